@@ -18,3 +18,253 @@ class VanerWarning(UserWarning):
 
 class Messages:
     """Templates for str.format; `python -m spacy vaner` and the library use the same ones."""
+
+    # 0xx: settings and component
+    VE010 = "VE010: window: overlap = {overlap} must be at least 0 and less than n_words = {n_words}."
+    VE011 = (
+        "VE011: the instruction template {template!r} must contain the fields {fields} in braces "
+        "and no others. Write {{{{ for a brace."
+    )
+    VE012 = (
+        "VE012: model.max_subwords = {max_subwords} leaves no room for text. Set it to 16 or more; "
+        "256 to 512 serve well."
+    )
+    VE013 = (
+        "VE013: n_process > 1 does not work with vaner_ner on CUDA. Use n_process=1 there, or set "
+        'components.vaner_ner.device = "cpu".'
+    )
+    VE014 = (
+        "VE014: the instruction for type {type!r} has {n_instruction} subwords; with "
+        "model.max_subwords = {max_subwords} of text that is more than the {max_positions} that "
+        "the backbone reads. Lower model.max_subwords, shorten the instruction, or raise the "
+        "backbone's max_positions (small_llama)."
+    )
+    VE015 = (
+        'VE015: doc.user_data["vaner"] of the document {text!r} is not as docs/formats.md says: '
+        "{error}. Convert the corpus anew with `python -m spacy vaner convert`."
+    )
+    VE016 = "VE016: batch_subwords = {batch_subwords} must be 1 or more; 4096 is the default."
+    VE017 = (
+        "vaner_ner has no weights yet: load a trained pipeline with spacy.load, or train one "
+        "(`python -m spacy train`, or nlp.initialize and nlp.update)."
+    )
+    VE018 = (
+        "VE018: no training document is annotated for any of the types {types}; they are annotated "
+        "for {annotated}. Set components.vaner_ner.types to types that the corpora have."
+    )
+    VW018 = (
+        "VW018: among the first training documents none is annotated for {types} (they are for "
+        "{annotated}). If no other document is, these types will not be learned."
+    )
+    VE019 = (
+        "VE019: the two sides of a training example have different texts ({text!r} …). Make the "
+        "predicted Doc from the text of the reference."
+    )
+    VE020 = (
+        "VE020: {path} does not hold a saved vaner_ner component (no cfg.json). Load the whole "
+        "pipeline's folder with spacy.load."
+    )
+    VE021 = "VE021: types = {types!r} must be a list with at least one type."
+    VE022 = (
+        'VE022: {name!r} can\'t be the name of a type: it must be text without ":", "=" and line '
+        "breaks (they do not survive a config file)."
+    )
+    VW010 = (
+        "VW010: the span getter left out text ({n} subwords in this document). It is read in "
+        "windows of its own."
+    )
+    VW011 = (
+        "VW011: out of memory with {n_rows} rows in a batch; it is halved. Lower "
+        "components.vaner_ner.batch_subwords to avoid this."
+    )
+
+
+    # backbone
+    VE101 = "VE101: {key} = {value!r} is not possible; it has to be {expected}."
+    VE102 = "VE102: the description of the {what} cannot be read: {error}."
+    VE103 = "VE103: device = {value!r} is not known. Use auto, cpu, cuda or cuda:1."
+    VE104 = (
+        "VE104: device = {value!r} is not there: torch sees {n_devices} CUDA devices. Set device "
+        'to "auto" or "cpu", or install a torch with CUDA.'
+    )
+    VE105 = "VE105: precision = {value!r} is not known. Use auto, fp32 or bf16."
+    VE106 = (
+        "VE106: the backbone {backbone} does not read text in both directions with "
+        "attn_implementation = {attn_implementation!r} and transformers {version}: {faults}. Try "
+        "the other attn_implementation (eager or sdpa), or another version of transformers."
+    )
+    VE107 = (
+        "VE107: the backbone {backbone} cannot be read with a mask from lengths ({error}). "
+        "Decoders with LLaMA's interface work (LLaMA, Mistral, Qwen); set `model.backbone.name` "
+        "to one."
+    )
+    VE110 = "VE110: the tokenizer's {file} cannot be read: {error}"
+    VE111 = (
+        "VE111: there is no {file} in {where}. Make a tokenizer with "
+        "`python -m spacy vaner tokenizer`, or save one with transformers."
+    )
+    VE112 = (
+        "VE112: vocab_size = {vocab_size} leaves no room beside {n_fixed} special tokens and "
+        "bytes. Choose 1000 or more."
+    )
+    VE113 = "VE113: the texts to train a tokenizer on are empty."
+    VE120 = (
+        "VE120: the backbone {name!r} is no folder here and cannot be had from the hub ({error}). "
+        "Set `model.backbone.name` to the folder that holds it, or make it available in the hub's "
+        "cache."
+    )
+    VE121 = (
+        "VE121: {folder} holds no weights as safetensors (model.safetensors or its index). Other "
+        "forms are not read, since they can run code: save the model again with "
+        "`save_pretrained(…, safe_serialization=True)`."
+    )
+    VE122 = "VE122: {path} is missing or damaged: {error}. Get the backbone's files again."
+    VE123 = (
+        "VE123: transformers cannot load the backbone in {folder}: {error}. Code that comes with "
+        "a model is never run."
+    )
+    VE124 = (
+        "VE124: the backbone in {folder} lacks {n_missing} weights, the first is {first!r}. "
+        "Get its files again."
+    )
+    VE125 = (
+        "VE125: the tokenizer has {n_tokens} subwords, the backbone embeds {n_rows}: they do not "
+        "belong together. Use the tokenizer that came with the backbone."
+    )
+    VE126 = (
+        "VE126: a SmallLlama needs a tokenizer: set `model.backbone.tokenizer_path` to a folder "
+        "made by `python -m spacy vaner tokenizer`, or initialise with texts to train one on."
+    )
+    VE127 = (
+        "VE127: `model.adapter.targets` = {targets} fits no linear layer of the backbone "
+        "({error}). Use \"all-linear\", or names of its layers."
+    )
+    VE130 = "VE130: the saved tagger has no {file}. Save the pipeline again, or copy all files."
+    VE131 = (
+        "VE131: {file} of the saved tagger is damaged: {error} is missing or wrong. Save the "
+        "pipeline again, or copy all files."
+    )
+    VE132 = (
+        "VE132: the tagger was saved in format {version}, this version of spacy_vaner reads "
+        "{known}. Install the version that saved it."
+    )
+    VE133 = (
+        "VE133: {file} is damaged: its hash is not the one in {described_in}. Copy both files "
+        "again from where the tagger was saved."
+    )
+    VE134 = "VE134: {file} cannot be read as safetensors: {error}. Copy it again."
+    VE135 = (
+        "VE135: {file} does not fit {described_in}: {n_wrong} tensors differ, e.g. {first}. Keep "
+        "the files of one tagger together; another rank or other targets need their own weights."
+    )
+    VE136 = (
+        "VE136: the backbone in {folder} is not the one that the tagger was trained on: its "
+        "{parts} differ. Set `model.backbone.name` (and `revision`) to the original one."
+    )
+    VE137 = (
+        "VE137: tokenizer.json is not the tokenizer that the tagger was saved with. Copy it again "
+        "from where the tagger was saved."
+    )
+
+    # evaluation
+    VE401 = "VE401: there is no matching '{matching}'. Use one of: {known}."
+    VE402 = (
+        "VE402: {path} is not a .spacy file (a DocBin): {reason}. Corpora are converted with "
+        "`python -m spacy vaner convert`."
+    )
+    VE403 = (
+        "VE403: no document of {path} says that it is annotated completely for any type, and none "
+        "has entities, so there is nothing to score. Is it a file of predictions or of raw text? "
+        "Convert the corpus again with `python -m spacy vaner convert`."
+    )
+    VE404 = (
+        "VE404: {path}, document {number}: its annotation (`doc.user_data['vaner']`) cannot be "
+        "read: {reason}. The form that is expected is described in docs/formats.md."
+    )
+    VE405 = "VE405: there is no file or folder {path}."
+    VE406 = (
+        "VE406: the folder {path} holds no *.{split}.spacy. Name another part with --split, or "
+        "name the files themselves."
+    )
+    VE407 = "VE407: the pipeline {pipeline} cannot be loaded: {reason}"
+    VE408 = (
+        "VE408: the pipeline ({components}) predicts no entities: it has neither a vaner_ner "
+        "component nor another one that sets doc.ents. Evaluate a pipeline with one of them."
+    )
+    VE409 = (
+        "VE409: '{pair}' in the label map is not LABEL=Type. Write for instance "
+        "--label-map DISEASE=Disease,CHEMICAL=Chemical."
+    )
+    VE410 = "VE410: the GPU {gpu_id} cannot be used: {reason}. Leave --gpu-id out to use the CPU."
+    VE411 = "VE411: there is no view '{view}'. Use one of: {known}."
+    VE412 = "VE412: no file to evaluate on was given."
+    VE413 = "VE413: the file with code {path} cannot be imported: {reason}"
+    VW401 = (
+        "VW401: the pipeline predicts labels that are no type of these files: {labels}. They are "
+        "left out of the scores. If one of them is meant as one of {types}, say so with a label "
+        "map, e.g. --label-map {example}."
+    )
+    VW402 = (
+        "VW402: {n} documents are scored more than once for the same type, the first in {path} "
+        "(corpus {corpus}, document {id}). Were two views or copies of one corpus given?"
+    )
+
+    # Corpora
+    VE201 = "VE201: {path}, line {line}: expected {expected}; found: {found}"
+    VE202 = "VE202: {path} cannot be read: {reason}."
+    VE203 = (
+        "VE203: {path}, line {line}: this is not UTF-8 (byte 0x{byte:02x}). Convert the file, e.g. "
+        "with iconv -f latin1 -t utf8."
+    )
+    VE204 = "VE204: there is no format '{name}'. Known: {known}."
+    VE205 = "VE205: the format '{name}' has no option '{option}'; it takes: {takes}."
+    VE206 = (
+        "VE206: {path}, line {line}: the tag '{tag}' names no type. Give the type of the file with "
+        "--type (option type_name)."
+    )
+    VE207 = (
+        "VE207: '{value}' says not what a document is. Use auto, docstart, sentence or a number of "
+        "sentences."
+    )
+    VE208 = "VE208: {key} = '{value}' is not known. Use one of: {known}."
+    VE209 = (
+        "VE209: the format '{format}' gives raw text, no words of its own. Leave --view out, or "
+        "take --view text."
+    )
+    VE210 = (
+        "VE210: the tokenizer 'scispacy' needs the package scispacy ({reason}). Install it with "
+        "pip install 'spacy_vaner[scispacy]', or take --tokenizer spacy."
+    )
+    VE211 = "VE211: the catalogue has no corpus '{corpus}'. Known: {known}."
+    VE212 = "VE212: {corpus} has no view '{view}'. It has: {known}."
+    VE213 = "VE213: {corpus}, view {view}, has no split '{split}'. It has: {known}."
+    VE214 = (
+        "VE214: {corpus} is not complete under {folder}: {path} is missing. Get the corpus from "
+        "{source} and lay it out so, or set --corpora-dir."
+    )
+    VE215 = "VE215: {problem} See python -m spacy vaner convert --help."
+    VE216 = (
+        "VE216: '{name}' cannot be a type: it must not be empty nor hold ':', '=' or a line break "
+        "(spaCy's config could not hold it). Give it another name in the type map."
+    )
+
+    # 3xx: training and reader
+    VE301 = "VE301: there is no file or folder {path}. Convert a corpus first: `python -m spacy vaner convert`."
+    VE302 = (
+        "VE302: the folder {path} holds no *.{split}.spacy. Name the files themselves, or another "
+        "`split`."
+    )
+    VE303 = "VE303: drop_corpus = {drop_corpus} is a share of the examples: 0 to 1."
+    VE304 = "VE304: weights = {weights} must not be negative; 0 leaves a corpus out."
+    VE305 = (
+        "VE305: the reader has no paths. Give them on the command line (--paths.train FILES, with "
+        "commas between) or in [paths]."
+    )
+    VE306 = (
+        "VE306: no document is left of {paths}: the files are empty, or the leakage guard left out "
+        "all of them (see the conversion report)."
+    )
+    VE307 = (
+        "VE307: {path} is not a .spacy file: {error}. Convert the corpus with "
+        "`python -m spacy vaner convert`."
+    )

@@ -1,0 +1,30 @@
+"""Backbones: decoders that read to both sides, adapters, tokenizers. torch, never spaCy.
+
+transformers and peft are imported when a tagger is made, not before.
+"""
+
+from __future__ import annotations
+
+from .attention import bidirectional_mask, self_check
+from .device import choose_device, choose_precision
+from .settings import Backbone, HFBackbone, Lora, SmallLlama
+from .tagger import LABELS, Tagger, build_tagger, tagger_files, tagger_from_files
+from .tokenizer import SubwordTokenizer, train_bpe
+
+__all__ = [
+    "LABELS",
+    "Backbone",
+    "HFBackbone",
+    "Lora",
+    "SmallLlama",
+    "SubwordTokenizer",
+    "Tagger",
+    "bidirectional_mask",
+    "build_tagger",
+    "choose_device",
+    "choose_precision",
+    "self_check",
+    "tagger_files",
+    "tagger_from_files",
+    "train_bpe",
+]

@@ -1,0 +1,255 @@
+"""Pretrained backbones: where their files are, what identifies them, and loading them.
+
+Everything works on a folder. A hub name is turned into the folder of its snapshot in the hub's
+cache; the network is asked only where that snapshot is not complete. Only safetensors are read,
+and code from the hub is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ..errors import Messages, VanerError
+from .settings import HFBackbone, SmallLlama
+
+_CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_SMALL_FILES = (
+    _CONFIG,
+    _INDEX,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+)
+
+# What decides the function that the weights compute. The rest of config.json changes whenever
+# another version of transformers saves it.
+_CONFIG_KEYS = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+    "hidden_act",
+    "rms_norm_eps",
+)
+_SAMPLE_BYTES = 1024
+
+
+class DecoderConfig(Protocol):
+    """What we read of transformers' config of a decoder."""
+
+    model_type: str
+    hidden_size: int
+    max_position_embeddings: int
+    vocab_size: int
+
+    def to_json_string(self, use_diff: bool = ...) -> str: ...
+
+
+def find_backbone(settings: HFBackbone) -> Path:
+    """Find the folder with a backbone's files: a local folder, the hub's cache, then the hub.
+
+    A snapshot that is complete in the cache is taken as it is; pin `revision` to a commit where
+    the hub's copy may change. HF_HUB_OFFLINE is respected.
+    RAISES VanerError: VE120, it is nowhere; VE121, weights in another form than safetensors.
+    """
+    folder = Path(settings.name).expanduser()
+    if folder.is_dir():
+        weight_files(folder)
+        return folder
+    # The cached snapshot first, so that nothing touches the network when all is there.
+    try:
+        folder = _snapshot(settings, local_files_only=True)
+        if all(path.is_file() for path in weight_files(folder)):
+            return folder
+    except (OSError, ValueError):
+        pass
+    try:
+        return _snapshot(settings, local_files_only=False)
+    except (OSError, ValueError) as error:
+        if isinstance(error, VanerError):
+            raise
+        raise VanerError(Messages.VE120.format(name=settings.name, error=error)) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Name the safetensors shards of a folder, sorted; a shard may be missing.
+
+    RAISES VanerError: VE121, there are none; VE122, an index that cannot be read.
+    """
+    if (folder / _INDEX).is_file():
+        try:
+            shards = set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError) as error:
+            raise VanerError(Messages.VE122.format(path=folder / _INDEX, error=error)) from None
+        return sorted(folder / shard for shard in shards)
+    if not (folder / _WEIGHTS).is_file():
+        raise VanerError(Messages.VE121.format(folder=folder))
+    return [folder / _WEIGHTS]
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Hash a fixed sample of the weights: per shard, every tensor's name, form and 1 KiB.
+
+    The sample comes from the middle of each tensor. An index or a config alone does not tell a
+    model from its fine-tuned relative.
+    RAISES VanerError: VE122, a shard that is missing or damaged.
+    """
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                first = file.tell()
+                header.pop("__metadata__", None)
+                for name in sorted(header):
+                    start, end = header[name]["data_offsets"]
+                    file.seek(first + start + max(0, end - start - _SAMPLE_BYTES) // 2)
+                    sample = file.read(min(end - start, _SAMPLE_BYTES))
+                    facts = [name, header[name]["dtype"], header[name]["shape"], sample.hex()]
+                    digest.update(json.dumps(facts).encode("utf8"))
+        except (OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+            raise VanerError(Messages.VE122.format(path=path, error=error)) from None
+    return digest.hexdigest()
+
+
+def config_fingerprint(folder: Path) -> str:
+    """Hash the values of config.json that decide what the weights compute.
+
+    RAISES VanerError: VE122, a config that is missing or damaged.
+    """
+    path = folder / _CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+        facts = {key: config.get(key) for key in _CONFIG_KEYS}
+        # transformers 5 moved it.
+        parameters = config.get("rope_parameters") or {}
+        facts["rope_theta"] = config.get("rope_theta", parameters.get("rope_theta"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise VanerError(Messages.VE122.format(path=path, error=error)) from None
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf8")).hexdigest()
+
+
+def load_pretrained(folder: Path, settings: HFBackbone) -> nn.Module:
+    """Load the decoder without its language-model head, on the CPU, in evaluation mode.
+
+    RAISES VanerError: VE123, transformers cannot load it; VE124, weights are missing in the files.
+    """
+    dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    try:
+        with quiet_transformers():
+            model, report = _transformers().AutoModel.from_pretrained(
+                str(folder),
+                # The default differs: fp32 in transformers 4, the files' dtype in 5.
+                torch_dtype=dtype,
+                attn_implementation=settings.attn_implementation,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # any of transformers', safetensors' and torch's own
+        raise VanerError(Messages.VE123.format(folder=folder, error=error)) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise VanerError(
+            Messages.VE124.format(folder=folder, n_missing=len(missing), first=missing[0])
+        )
+    decoder: nn.Module = model
+    return decoder.eval()
+
+
+def fresh_decoder(config: DecoderConfig, attn_implementation: str) -> nn.Module:
+    """Make a decoder with random fp32 weights from the global generator, in evaluation mode."""
+    with quiet_transformers():
+        decoder: nn.Module = _transformers().AutoModel.from_config(
+            config, attn_implementation=attn_implementation
+        )
+    return decoder.eval()
+
+
+def small_llama_config(settings: SmallLlama, n_subwords: int) -> DecoderConfig:
+    """Turn our settings into transformers' config; n_subwords: rows of the embedding."""
+    # Special ids are set to nothing: the tagger neither generates nor reads padding.
+    config: DecoderConfig = _transformers().LlamaConfig(
+        vocab_size=n_subwords,
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.intermediate_size,
+        num_hidden_layers=settings.n_layers,
+        num_attention_heads=settings.n_heads,
+        num_key_value_heads=settings.n_heads,
+        max_position_embeddings=settings.max_positions,
+        tie_word_embeddings=False,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return config
+
+
+def config_from_json(values: Mapping[str, Any]) -> DecoderConfig:
+    """Undo a config's `to_json_string`, parsed.
+
+    RAISES KeyError, TypeError, ValueError: no config of a kind that transformers knows.
+    """
+    arguments = {key: value for key, value in values.items() if key != "model_type"}
+    config: DecoderConfig = _transformers().AutoConfig.for_model(values["model_type"], **arguments)
+    return config
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' own reports and progress bars; we check what they would say."""
+    logging = _transformers().utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _transformers() -> Any:
+    # Imported late, and untyped: its annotations differ between the two generations.
+    import transformers
+
+    return transformers
+
+
+def _snapshot(settings: HFBackbone, *, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    def fetch(names: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                settings.name,
+                revision=settings.revision,
+                allow_patterns=names,
+                local_files_only=local_files_only,
+            )
+        )
+
+    # Small files first: the index says which shards there are, so that a second copy of the
+    # weights in another layout is not fetched.
+    folder = fetch(list(_SMALL_FILES))
+    if (folder / _INDEX).is_file():
+        return fetch([path.name for path in weight_files(folder)])
+    folder = fetch([_WEIGHTS])
+    weight_files(folder)
+    return folder

@@ -1,0 +1,449 @@
+"""The tagger: backbone, adapter and head, made fresh or from saved files.
+
+Saved files (docs/formats.md, section 7): "tagger.json" describes, "weights.safetensors" holds
+"head.*", "adapter.*" and, where the backbone is stored, "backbone.*"; with a stored backbone come
+the tokenizer's files. A pretrained backbone under an adapter is frozen, so it is referred to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from ..errors import Messages, VanerError
+from . import lora
+from .attention import bidirectional_mask, self_check
+from .device import choose_device, choose_precision
+from .pretrained import (
+    DecoderConfig,
+    config_fingerprint,
+    config_from_json,
+    find_backbone,
+    fresh_decoder,
+    load_pretrained,
+    small_llama_config,
+    weights_fingerprint,
+)
+from .settings import Backbone, HFBackbone, Lora, SmallLlama, backbone_from_dict, lora_from_dict
+from .tokenizer import SubwordTokenizer, train_bpe
+
+FORMAT_VERSION = 1
+LABELS = ("O", "B", "I")
+"""The columns of the tagger's output."""
+
+_DESCRIPTION = "tagger.json"
+_WEIGHTS = "weights.safetensors"
+_HEAD_STD = 0.02
+
+
+class Tagger(nn.Module):
+    """A decoder that attends to both sides, with a linear layer to O, B, I on every subword.
+
+    Made by `build_tagger` and `tagger_from_files`. With an adapter only adapter and head are
+    trainable, else everything.
+
+    decoder: the backbone without an adapter.
+    reference: fingerprints of a backbone that is stored elsewhere; None if it is saved with us.
+    dropout: between state and head, in training.
+    precision: "fp32" (computes in the parameters' dtype) or "bf16" (autocast); may be changed.
+    SOURCE: VANER, section 3.3, equations 2-4; differs: padding is masked.
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        *,
+        tokenizer: SubwordTokenizer,
+        settings: Backbone,
+        adapter: Lora | None,
+        reference: dict[str, str] | None,
+        dropout: float,
+        precision: str,
+    ) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.adapter = adapter
+        self.reference = reference
+        self.precision = precision
+        config: Any = decoder.config
+        self.config: DecoderConfig = config
+        self.hidden_size = self.config.hidden_size
+        self.max_positions = self.config.max_position_embeddings
+        self.backbone: nn.Module = lora.add_adapter(decoder, adapter) if adapter else decoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.hidden_size, len(LABELS), dtype=torch.float32)
+        nn.init.normal_(self.head.weight, std=_HEAD_STD)
+        nn.init.zeros_(self.head.bias)
+        self._originals: dict[str, Tensor] | None = None
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Score every subword.
+
+        input_ids: (B, S), padded on the right with any valid id.
+        lengths: (B,), real subwords per row, 1 or more.
+        RETURNS: (B, S, 3), fp32 logits, columns O B I; what stands in padding means nothing.
+        """
+        states = self.dropout(self.states(input_ids, lengths).float())
+        # The head stays fp32 also where the backbone runs under autocast.
+        with torch.autocast(states.device.type, enabled=False):
+            logits: Tensor = self.head(states)
+        return logits
+
+    def states(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Give the backbone's last states: (B, S, hidden_size), in the dtype that it computes."""
+        size = input_ids.shape[1]
+        mask = bidirectional_mask(lengths, size, self._dtype)
+        positions = torch.arange(size, device=input_ids.device)[None, :]
+        with torch.autocast(
+            input_ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
+        ):
+            states: Tensor = self.backbone(
+                input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+        return states
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    @property
+    def is_merged(self) -> bool:
+        return self._originals is not None
+
+    def merge_adapter(self) -> None:
+        """Add the adapter to the backbone's weights, for faster inference; without one, nothing.
+
+        Predictions stay equal up to rounding. The weights from before are kept, at the cost of
+        their memory; `unmerge_adapter` and `train` bring them back to the bit.
+        RAISES VanerError: VE106, the merged weights fail the self-check.
+        """
+        if self.adapter is None or self.is_merged:
+            return
+        self._originals = lora.merge(self.backbone)
+        try:
+            self.check_attention()
+        except VanerError:
+            self.unmerge_adapter()
+            raise
+
+    def unmerge_adapter(self) -> None:
+        """Undo `merge_adapter`."""
+        if self._originals is not None:
+            lora.unmerge(self.backbone, self._originals)
+            self._originals = None
+
+    def train(self, mode: bool = True) -> Tagger:
+        if mode:
+            self.unmerge_adapter()
+        super().train(mode)
+        return self
+
+    def check_attention(self) -> None:
+        """Run the self-check on the weights in use.
+
+        RAISES VanerError: VE106, attention is not bidirectional or padding leaks; VE107, the
+            backbone cannot be run this way at all.
+        """
+        was_training = self.training
+        super().train(False)
+        try:
+            self_check(
+                self.states,
+                vocab_size=self.config.vocab_size,
+                device=self.device,
+                dtype=torch.bfloat16 if self.precision == "bf16" else self._dtype,
+                backbone=self._backbone_name,
+                attn_implementation=self.settings.attn_implementation,
+            )
+        except (TypeError, RuntimeError) as error:
+            raise VanerError(
+                Messages.VE107.format(backbone=self._backbone_name, error=error)
+            ) from error
+        finally:
+            super().train(was_training)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        # The adapter is fp32 whatever the decoder is; the embedding is never adapted.
+        return _embedding(self.backbone).weight.dtype
+
+    @property
+    def _backbone_name(self) -> str:
+        name = self.settings.name if isinstance(self.settings, HFBackbone) else "small_llama"
+        return f"{name} ({self.config.model_type})"
+
+    def saved_parameters(self) -> dict[str, nn.Parameter]:
+        """Name the parameters that are saved: head, adapter, and a backbone that is stored."""
+        adapter = lora.adapter_parameters(self.backbone)
+        named = {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        named.update({f"adapter.{name}": parameter for name, parameter in adapter.items()})
+        if self.reference is None:
+            base = lora.base_parameters(self.backbone)
+            named.update({f"backbone.{name}": parameter for name, parameter in base.items()})
+        return named
+
+    def saved_weights(self) -> dict[str, Tensor]:
+        """Give the values of `saved_parameters`, on the CPU; without the adapter merged in."""
+        weights: dict[str, Tensor] = dict(self.saved_parameters())
+        if self.reference is None and self._originals is not None:
+            weights.update({f"backbone.{name}": t for name, t in self._originals.items()})
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def build_tagger(
+    settings: Backbone,
+    adapter: Lora | None,
+    *,
+    dropout: float = 0.1,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    seed: int = 0,
+    texts: Iterable[str] | None = None,
+    tokenizer: SubwordTokenizer | None = None,
+) -> Tagger:
+    """Make a tagger with a fresh head and adapter, and fresh weights for a SmallLlama.
+
+    device, precision: as in the component's settings; "auto" is resolved.
+    seed: of all fresh weights; the global generators are left as they are.
+    texts: to train a tokenizer on, read only where a SmallLlama has no other.
+    tokenizer: used instead of the settings' one.
+    RAISES VanerError: VE103-VE107, VE110-VE113, VE120-VE127.
+    """
+    reference = None
+    if isinstance(settings, HFBackbone):
+        folder = find_backbone(settings)
+        tokenizer = tokenizer or SubwordTokenizer.from_folder(folder)
+        if adapter:
+            reference = _fingerprints(folder, tokenizer)
+        make_decoder = partial(load_pretrained, folder, settings)
+    else:
+        tokenizer = tokenizer or _small_llama_tokenizer(settings, texts)
+        config = small_llama_config(settings, tokenizer.n_tokens)
+        make_decoder = partial(fresh_decoder, config, settings.attn_implementation)
+    tagger = _assemble(
+        make_decoder,
+        tokenizer=tokenizer,
+        settings=settings,
+        adapter=adapter,
+        reference=reference,
+        dropout=dropout,
+        precision=precision,
+        device=device,
+        seed=seed,
+    )
+    tagger.check_attention()
+    return tagger
+
+
+def tagger_files(tagger: Tagger) -> dict[str, bytes]:
+    """Give the files of a tagger, by name; equal taggers give equal bytes.
+
+    A merged adapter is saved as it was before merging.
+    """
+    weights = save_tensors(tagger.saved_weights())
+    description = {
+        "format_version": FORMAT_VERSION,
+        "backbone": tagger.settings.to_dict(),
+        "backbone_reference": tagger.reference,
+        "adapter": tagger.adapter.to_dict() if tagger.adapter else None,
+        "head": {"labels": list(LABELS), "dropout": tagger.dropout.p},
+        "hidden_size": tagger.hidden_size,
+        "tokenizer": tagger.tokenizer.fingerprint(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    files = {_WEIGHTS: weights}
+    if tagger.reference is None:
+        files.update(tagger.tokenizer.to_files())
+        if isinstance(tagger.settings, HFBackbone):
+            description["backbone_config"] = json.loads(tagger.config.to_json_string(False))
+    files[_DESCRIPTION] = json.dumps(description, indent=2, sort_keys=True).encode("utf8")
+    return files
+
+
+def tagger_from_files(
+    files: Mapping[str, bytes],
+    *,
+    device: torch.device | str,
+    precision: str,
+    backbone_path: str | None = None,
+) -> Tagger:
+    """Undo `tagger_files`; predictions are equal to the bit.
+
+    device, precision: as in the component's settings; "auto" is resolved.
+    backbone_path: folder or hub name of a backbone that is stored elsewhere, where it is not
+        found under the name that was saved.
+    RAISES VanerError: VE130-VE137, the files or the backbone are not what was saved; VE120-VE124,
+        the backbone cannot be found or loaded; VE103-VE107.
+    """
+    description = _read_description(files)
+    try:
+        settings = backbone_from_dict(description["backbone"])
+        saved_adapter = description["adapter"]
+        adapter = lora_from_dict(saved_adapter) if saved_adapter is not None else None
+        reference = description["backbone_reference"]
+        dropout = float(description["head"]["dropout"])
+        sha256, tokenizer_fingerprint = description["weights_sha256"], description["tokenizer"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
+    tensors = _read_weights(files, sha256)
+
+    if reference is not None:
+        if not isinstance(settings, HFBackbone):
+            raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error="backbone_reference"))
+        if backbone_path and backbone_path != settings.name:
+            # A revision belongs to the name that it was given with.
+            settings = replace(settings, name=backbone_path, revision=None)
+        folder = find_backbone(settings)
+        tokenizer = SubwordTokenizer.from_folder(folder)
+        _check_fingerprints(reference, _fingerprints(folder, tokenizer), folder)
+        make_decoder = partial(load_pretrained, folder, settings)
+    else:
+        tokenizer = SubwordTokenizer.from_files(files)
+        if tokenizer.fingerprint() != tokenizer_fingerprint:
+            raise VanerError(Messages.VE137)
+        if isinstance(settings, HFBackbone):
+            config = _saved_config(description)
+        else:
+            config = small_llama_config(settings, tokenizer.n_tokens)
+        make_decoder = partial(fresh_decoder, config, settings.attn_implementation)
+    tagger = _assemble(
+        make_decoder,
+        tokenizer=tokenizer,
+        settings=settings,
+        adapter=adapter,
+        reference=reference,
+        dropout=dropout,
+        precision=precision,
+        device=device,
+        seed=0,
+    )
+    _set_weights(tagger, tensors)
+    tagger.check_attention()
+    return tagger.eval()
+
+
+def _assemble(
+    make_decoder: Callable[[], nn.Module],
+    *,
+    tokenizer: SubwordTokenizer,
+    settings: Backbone,
+    adapter: Lora | None,
+    reference: dict[str, str] | None,
+    dropout: float,
+    precision: str,
+    device: torch.device | str,
+    seed: int,
+) -> Tagger:
+    device = choose_device(str(device))
+    precision = choose_precision(precision, device)
+    # Only the CPU's generator draws here: torch.manual_seed would reseed CUDA's as well.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        decoder = make_decoder()
+        n_rows = _embedding(decoder).num_embeddings
+        if tokenizer.n_tokens > n_rows:
+            raise VanerError(Messages.VE125.format(n_tokens=tokenizer.n_tokens, n_rows=n_rows))
+        tagger = Tagger(
+            decoder,
+            tokenizer=tokenizer,
+            settings=settings,
+            adapter=adapter,
+            reference=reference,
+            dropout=dropout,
+            precision=precision,
+        )
+    return tagger.to(device)
+
+
+def _embedding(decoder: nn.Module) -> nn.Embedding:
+    model: Any = decoder
+    embedding: nn.Embedding = model.get_input_embeddings()
+    return embedding
+
+
+def _small_llama_tokenizer(settings: SmallLlama, texts: Iterable[str] | None) -> SubwordTokenizer:
+    if settings.tokenizer_path is not None:
+        return SubwordTokenizer.from_folder(Path(settings.tokenizer_path).expanduser())
+    if texts is None:
+        raise VanerError(Messages.VE126)
+    return train_bpe(texts, vocab_size=settings.vocab_size)
+
+
+def _saved_config(description: Mapping[str, Any]) -> DecoderConfig:
+    try:
+        return config_from_json(description["backbone_config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
+
+
+def _fingerprints(folder: Path, tokenizer: SubwordTokenizer) -> dict[str, str]:
+    return {
+        "config": config_fingerprint(folder),
+        "tokenizer": tokenizer.fingerprint(),
+        "weights": weights_fingerprint(folder),
+    }
+
+
+def _check_fingerprints(saved: object, found: dict[str, str], folder: Path) -> None:
+    if saved != found:
+        known = saved if isinstance(saved, dict) else {}
+        parts = [part for part in found if known.get(part) != found[part]]
+        raise VanerError(Messages.VE136.format(folder=folder, parts=", ".join(parts)))
+
+
+def _read_description(files: Mapping[str, bytes]) -> dict[str, Any]:
+    for name in (_DESCRIPTION, _WEIGHTS):
+        if name not in files:
+            raise VanerError(Messages.VE130.format(file=name))
+    try:
+        description = json.loads(files[_DESCRIPTION])
+        version = description["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
+    if version != FORMAT_VERSION:
+        raise VanerError(Messages.VE132.format(version=version, known=FORMAT_VERSION))
+    checked: dict[str, Any] = description
+    return checked
+
+
+def _read_weights(files: Mapping[str, bytes], sha256: object) -> dict[str, Tensor]:
+    weights = files[_WEIGHTS]
+    if hashlib.sha256(weights).hexdigest() != sha256:
+        raise VanerError(Messages.VE133.format(file=_WEIGHTS, described_in=_DESCRIPTION))
+    try:
+        tensors: dict[str, Tensor] = load_tensors(weights)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise VanerError(Messages.VE134.format(file=_WEIGHTS, error=error)) from None
+    return tensors
+
+
+def _set_weights(tagger: Tagger, tensors: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into the tagger; every tensor has to have its place and its shape."""
+    places = tagger.saved_parameters()
+    wrong = [
+        f"{name}: {tuple(tensors[name].shape) if name in tensors else 'missing'} instead of "
+        f"{tuple(places[name].shape) if name in places else 'nothing'}"
+        for name in sorted(places.keys() | tensors.keys())
+        if name not in tensors or name not in places or tensors[name].shape != places[name].shape
+    ]
+    if wrong:
+        raise VanerError(
+            Messages.VE135.format(
+                file=_WEIGHTS, described_in=_DESCRIPTION, n_wrong=len(wrong), first=wrong[0]
+            )
+        )
+    for name, place in places.items():
+        # Replaced, not copied: a fully trained backbone may be bf16 where a fresh one is fp32.
+        place.data = tensors[name].to(place.device)
