@@ -1,0 +1,68 @@
+"""`python -m spacy vaner …`: one thin file per command, hung on spaCy's own command line.
+
+spaCy imports this module through the entry-point group `spacy_cli`. What a command needs is
+imported when it runs, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from spacy.cli._util import app as spacy_app
+from typer.core import TyperGroup
+from wasabi import msg
+
+from spacy_vaner.cli.evaluate import evaluate_command
+from spacy_vaner.errors import VanerError, VanerWarning
+
+HELP = """Biomedical entities with spacy_vaner: convert corpora, train a tokenizer, evaluate.
+
+Training itself is `python -m spacy train CONFIG`.
+"""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells give it."""
+
+
+class VanerGroup(TyperGroup):
+    """Shows our errors and warnings as messages, without a traceback or a line of code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with _warnings_as_messages():
+                return super().invoke(ctx)
+        except VanerError as error:
+            msg.fail(str(error))
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interrupt:
+            msg.fail("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+@contextmanager
+def _warnings_as_messages() -> Iterator[None]:
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *args: Any, **rest: Any) -> None:
+            if issubclass(category, VanerWarning):
+                msg.warn(str(message))
+            else:
+                show_others(message, category, *args, **rest)
+
+        warnings.showwarning = show
+        warnings.simplefilter("once", VanerWarning)
+        yield
+
+
+vaner_app = typer.Typer(
+    name="vaner", cls=VanerGroup, help=HELP, no_args_is_help=True, rich_markup_mode=None
+)
+vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
+spacy_app.add_typer(vaner_app)
+
+__all__ = ["vaner_app"]

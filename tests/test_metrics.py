@@ -1,0 +1,275 @@
+"""Counting, P/R/F and intervals; equality with seqeval and nervaluate."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+
+from spacy_vaner.errors import VanerError
+from spacy_vaner.metrics import (
+    ANY_TYPE,
+    MATCHINGS,
+    Counts,
+    bootstrap_intervals,
+    count,
+    micro,
+)
+
+D, C = "Disease", "Chemical"
+
+
+@pytest.mark.parametrize(
+    ("counts", "p", "r", "f"),
+    [
+        (Counts(tp=3, fp=1, fn=2), 3 / 4, 3 / 5, 2 / 3),
+        (Counts(tp=0, fp=0, fn=2), None, 0.0, 0.0),
+        (Counts(tp=0, fp=2, fn=0), 0.0, None, 0.0),
+        (Counts(tp=0, fp=1, fn=1), 0.0, 0.0, 0.0),
+        (Counts(), None, None, None),
+    ],
+)
+def test_figures_are_undefined_only_where_nothing_is_counted(counts, p, r, f):
+    assert (counts.p, counts.r) == (p, r)
+    assert counts.f == (f if f is None else pytest.approx(f))
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "expected"),
+    [
+        pytest.param([(D, [(0, 5)])], [(D, 0, 5)], Counts(tp=1), id="hit"),
+        pytest.param([(D, [(0, 5)])], [(D, 0, 6)], Counts(fp=1, fn=1), id="boundary"),
+        pytest.param([(D, [(0, 5)])], [(C, 0, 5)], Counts(fp=1, fn=1), id="type"),
+        pytest.param([(D, [(0, 5)])] * 2, [(D, 0, 5)], Counts(tp=1), id="gold twice"),
+        pytest.param([(D, [(0, 5)])], [(D, 0, 5)] * 2, Counts(tp=1), id="prediction twice"),
+        pytest.param([(D, [(0, 5)]), (C, [(0, 5)])], [(D, 0, 5)], Counts(tp=1, fn=1), id="2 types"),
+        pytest.param([(D, [(0, 5)]), (D, [(0, 9)])], [(D, 0, 9)], Counts(tp=1, fn=1), id="nested"),
+        pytest.param(
+            [(D, [(0, 5), (8, 9)])], [(D, 0, 9), (D, 0, 5)], Counts(fp=2, fn=1), id="discontinuous"
+        ),
+        pytest.param(
+            [(D, [(0, 5), (8, 9)]), (D, [(0, 5)])], [(D, 0, 5)], Counts(tp=1, fn=1), id="both"
+        ),
+        pytest.param([("Gene", [(0, 5)])], [("Gene", 0, 5)], Counts(), id="type not scored"),
+    ],
+)
+def test_strict_counting(gold, predicted, expected):
+    counts = count(gold, predicted, [D, C])
+    assert list(counts) == [D, C]
+    assert micro(counts.values()) == expected
+
+
+def test_offsets_may_be_lists_as_they_come_from_files():
+    assert count([[D, [[0, 5]]]], [[D, 0, 5]], (D,)) == {D: Counts(tp=1)}
+
+
+@pytest.mark.parametrize(
+    ("matching", "predicted", "tp"),
+    [
+        ("near", [(D, 11, 19)], 1),
+        ("near", [(D, 9, 21)], 1),
+        ("near", [(D, 8, 20)], 0),
+        ("near", [(D, 10, 22)], 0),
+        ("overlap", [(D, 19, 30)], 1),
+        ("overlap", [(D, 20, 30)], 0),
+        ("overlap", [(D, 0, 10)], 0),
+        ("overlap", [(D, 0, 30), (D, 12, 13)], 1),
+    ],
+)
+def test_lenient_matchings_hit_each_mention_once(matching, predicted, tp):
+    counts = count([(D, [(10, 20)])], predicted, [D], matching=matching)[D]
+    assert counts == Counts(tp=tp, fp=len(predicted) - tp, fn=1 - tp)
+
+
+def most_hits_by_trying(mentions, spans, hits):
+    """The largest one-to-one assignment, over all assignments."""
+    few, many = sorted([mentions, spans], key=len)
+    swap = few is spans
+    best = 0
+    for chosen in permutations(many, len(few)):
+        pairs = zip(chosen, few, strict=True) if swap else zip(few, chosen, strict=True)
+        best = max(best, sum(hits(mention, span) for mention, span in pairs))
+    return best
+
+
+@pytest.mark.parametrize("matching", ["near", "overlap"])
+def test_lenient_matchings_find_the_assignment_with_most_hits(matching):
+    rng = random.Random(3)
+    possible = list(combinations(range(7), 2))
+    for _ in range(150):
+        mentions = rng.sample(possible, rng.randint(0, 5))
+        spans = rng.sample(possible, rng.randint(0, 5))
+        counts = count(
+            [(D, [mention]) for mention in mentions],
+            [(D, *span) for span in spans],
+            [D],
+            matching=matching,
+        )[D]
+        assert counts.tp == most_hits_by_trying(mentions, spans, MATCHINGS[matching])
+
+
+def test_a_long_chain_of_overlaps_is_counted():
+    n = 600
+    gold = [(D, [(10 * i, 10 * i + 6)]) for i in range(n)]
+    predicted = [(D, 10 * i + 5, 10 * i + 11) for i in range(n)]
+    assert count(gold, predicted, [D], matching="overlap")[D] == Counts(tp=n)
+
+
+def test_types_may_be_taken_together():
+    gold = [(D, [(0, 5)]), (C, [(8, 9)]), (C, [(0, 5)])]
+    predicted = [(C, 0, 5), (D, 8, 9), ("Gene", 20, 22)]
+    assert count(gold, predicted, [D, C], typed=False) == {ANY_TYPE: Counts(tp=2)}
+
+
+def test_an_unknown_matching_is_refused():
+    with pytest.raises(VanerError, match="VE401.*'fuzzy'.*strict, near, overlap"):
+        count([], [], [D], matching="fuzzy")
+
+
+def random_corpus(rng, types, n_sentences):
+    """Random flat spans per sentence, [(type, first word, end word)], and predictions close by."""
+
+    def spans(n_words):
+        found, word = [], 0
+        while word < n_words:
+            if rng.random() < 0.3:
+                end = min(n_words, word + rng.randint(1, 3))
+                found.append((rng.choice(types), word, end))
+                word = end
+            else:
+                word += 1
+        return found
+
+    gold, predicted, lengths = [], [], []
+    for _ in range(n_sentences):
+        n_words = rng.randint(1, 15)
+        lengths.append(n_words)
+        gold.append(spans(n_words))
+        kept = [span for span in gold[-1] if rng.random() < 0.6]
+        taken = {word for _, start, end in kept for word in range(start, end)}
+        added = [s for s in spans(n_words) if not taken.intersection(range(s[1], s[2]))]
+        predicted.append(sorted(kept + added, key=lambda span: span[1]))
+    return gold, predicted, lengths
+
+
+def iob2(spans, n_words):
+    tags = ["O"] * n_words
+    for type, start, end in spans:
+        tags[start:end] = [f"B-{type}"] + [f"I-{type}"] * (end - start - 1)
+    return tags
+
+
+def our_counts(gold, predicted, types):
+    per_sentence = [
+        count([(type, [(start, end)]) for type, start, end in mentions], spans, types)
+        for mentions, spans in zip(gold, predicted, strict=True)
+    ]
+    return {type: micro(counts[type] for counts in per_sentence) for type in types}
+
+
+TYPES = ["Chemical", "Disease", "Gene"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_strict_counts_equal_those_of_seqeval(seed):
+    pytest.importorskip("seqeval")
+    from seqeval.metrics.v1 import precision_recall_fscore_support
+    from seqeval.scheme import IOB2
+
+    gold, predicted, lengths = random_corpus(random.Random(seed), TYPES, 200)
+    gold_tags = [iob2(*pair) for pair in zip(gold, lengths, strict=True)]
+    tags = [iob2(*pair) for pair in zip(predicted, lengths, strict=True)]
+    ours = our_counts(gold, predicted, TYPES)
+    p, r, f, support = precision_recall_fscore_support(gold_tags, tags, average=None, scheme=IOB2)
+    assert [ours[type].p for type in TYPES] == p.tolist()
+    assert [ours[type].r for type in TYPES] == r.tolist()
+    assert [ours[type].f for type in TYPES] == pytest.approx(f.tolist(), abs=1e-12)
+    assert [ours[type].gold for type in TYPES] == support.tolist()
+    p, r, f, _ = precision_recall_fscore_support(gold_tags, tags, average="micro", scheme=IOB2)
+    total = micro(ours.values())
+    assert (total.p, total.r) == (p, r)
+    assert total.f == pytest.approx(f, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_strict_counts_equal_those_of_nervaluate(seed):
+    pytest.importorskip("nervaluate")
+    from nervaluate import Evaluator
+
+    gold, predicted, lengths = random_corpus(random.Random(seed), TYPES, 100)
+    evaluator = Evaluator(
+        [iob2(*pair) for pair in zip(gold, lengths, strict=True)],
+        [iob2(*pair) for pair in zip(predicted, lengths, strict=True)],
+        tags=TYPES,
+        loader="list",
+    )
+    results = evaluator.evaluate()
+    ours = our_counts(gold, predicted, TYPES)
+    total, theirs = micro(ours.values()), results["overall"]["strict"]
+    assert (total.tp, total.predicted, total.gold) == (
+        theirs.correct,
+        theirs.actual,
+        theirs.possible,
+    )
+    assert (total.p, total.r) == (theirs.precision, theirs.recall)
+
+
+def test_intervals_hold_the_figure_and_shrink_with_more_documents():
+    rng = np.random.default_rng(0)
+
+    def documents(n):
+        tp = rng.binomial(10, 0.8, size=n)
+        return [Counts(int(t), int(10 - t), int(10 - t)) for t in tp]
+
+    few, many = documents(30), documents(3000)
+    for counts in (few, many):
+        intervals = bootstrap_intervals(counts, seed=1)
+        total = micro(counts)
+        for (lower, upper), figure in zip(intervals, (total.p, total.r, total.f), strict=True):
+            assert lower < figure < upper
+    width_few, width_many = (
+        upper - lower for lower, upper in (bootstrap_intervals(few).f, bootstrap_intervals(many).f)
+    )
+    assert 7 < width_few / width_many < 14  # about the square root of 100
+
+
+def test_intervals_cover_the_true_value_as_often_as_they_say():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for trial in range(200):
+        tp = rng.binomial(5, 0.7, size=60)
+        counts = [Counts(int(t), 0, int(5 - t)) for t in tp]
+        lower, upper = bootstrap_intervals(counts, n=400, seed=trial).r
+        covered += lower <= 0.7 <= upper
+    assert 180 <= covered <= 198  # 95 % of 200, give or take three standard deviations
+
+
+def test_intervals_are_the_same_for_a_seed():
+    counts = [Counts(i % 3, i % 2, i % 5) for i in range(50)]
+    assert bootstrap_intervals(counts, seed=4) == bootstrap_intervals(counts, seed=4)
+    assert bootstrap_intervals(counts, seed=4) != bootstrap_intervals(counts, seed=5)
+    one = bootstrap_intervals(counts, n=1, seed=4)
+    assert one.f[0] == one.f[1]
+
+
+def test_a_document_is_drawn_as_a_whole():
+    # All hits in one document: a draw without it scores 0.
+    lower, upper = bootstrap_intervals([Counts(tp=100), *[Counts(fn=100)] * 9]).r
+    assert lower == 0.0
+    assert upper >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("counts", "undefined"),
+    [
+        ([], "prf"),
+        ([Counts(), Counts()], "prf"),
+        ([Counts(fn=2), Counts(fn=1)], "p"),
+        ([Counts(fp=2), Counts(fp=1)], "r"),
+    ],
+)
+def test_intervals_are_undefined_where_the_figure_is(counts, undefined):
+    intervals = bootstrap_intervals(counts)
+    assert "".join(name for name in "prf" if getattr(intervals, name) is None) == undefined
