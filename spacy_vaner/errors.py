@@ -20,7 +20,9 @@ class Messages:
     """Templates for str.format; `python -m spacy vaner` and the library use the same ones."""
 
     # 0xx: settings and component
-    VE010 = "VE010: window: overlap = {overlap} must be at least 0 and less than n_words = {n_words}."
+    VE010 = (
+        "VE010: window: overlap = {overlap} must be at least 0 and less than n_words = {n_words}."
+    )
     VE011 = (
         "VE011: the instruction template {template!r} must contain the fields {fields} in braces "
         "and no others. Write {{{{ for a brace."
@@ -78,7 +80,6 @@ class Messages:
         "components.vaner_ner.batch_subwords to avoid this."
     )
 
-
     # backbone
     VE101 = "VE101: {key} = {value!r} is not possible; it has to be {expected}."
     VE102 = "VE102: the description of the {what} cannot be read: {error}."
@@ -108,6 +109,12 @@ class Messages:
         "bytes. Choose 1000 or more."
     )
     VE113 = "VE113: the texts to train a tokenizer on are empty."
+    VE114 = (
+        "VE114: {folder} is there already and is not a tokenizer's folder. Choose another output."
+    )
+    VE115 = (
+        "VE115: {path}: a tokenizer is trained on .spacy files or on .txt files in UTF-8 ({error})."
+    )
     VE120 = (
         "VE120: the backbone {name!r} is no folder here and cannot be had from the hub ({error}). "
         "Set `model.backbone.name` to the folder that holds it, or make it available in the hub's "
@@ -137,7 +144,7 @@ class Messages:
     )
     VE127 = (
         "VE127: `model.adapter.targets` = {targets} fits no linear layer of the backbone "
-        "({error}). Use \"all-linear\", or names of its layers."
+        '({error}). Use "all-linear", or names of its layers.'
     )
     VE130 = "VE130: the saved tagger has no {file}. Save the pipeline again, or copy all files."
     VE131 = (
@@ -249,7 +256,10 @@ class Messages:
     )
 
     # 3xx: training and reader
-    VE301 = "VE301: there is no file or folder {path}. Convert a corpus first: `python -m spacy vaner convert`."
+    VE301 = (
+        "VE301: there is no file or folder {path}. Convert a corpus first: "
+        "`python -m spacy vaner convert`."
+    )
     VE302 = (
         "VE302: the folder {path} holds no *.{split}.spacy. Name the files themselves, or another "
         "`split`."

@@ -61,15 +61,3 @@ class ScoredSpan(NamedTuple):
     start: int
     end: int
     probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One input of the tagger: an instruction and a run of subwords.
-
-    input_ids: instruction and text, with the special tokens of the tokenizer.
-    text_start: index of the first subword of the text; what comes before is instruction.
-    """
-
-    input_ids: tuple[int, ...]
-    text_start: int

@@ -1,0 +1,516 @@
+"""Architecture spacy-vaner.VanerTagger.v1: the way between a Doc and the backbone.
+
+A document is read once (`read_document`): subwords, units, windows. For every question asked of
+it (`Question`: a type and a corpus name) each window becomes a row: instruction + subwords. Rows
+of all documents and questions are sorted by length and run in batches under a budget of subwords.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, cast
+
+import numpy as np
+import srsly
+from spacy.tokens import Doc
+from thinc.api import Model, Optimizer, Shim
+from thinc.types import FloatsXd
+
+from spacy_vaner.backbone.settings import HFBackbone, Lora, SmallLlama
+from spacy_vaner.decoding import FloatArray, softmax
+from spacy_vaner.errors import Messages, VanerError, VanerWarning
+from spacy_vaner.instructions import Instruction
+from spacy_vaner.pieces import IntArray, split_pieces
+from spacy_vaner.windows import SpanGetter, Windows, subword_windows
+
+if TYPE_CHECKING:
+    from spacy_vaner.backbone.tagger import Tagger
+    from spacy_vaner.backbone.tokenizer import SubwordTokenizer
+
+# Rows are padded to a multiple of this: new shapes at every step cost more than the padding.
+_PAD_TO = 32
+
+
+class Question(NamedTuple):
+    """What is asked of a document: a type, and the corpus name in the instruction (None = none)."""
+
+    type: str
+    corpus: str | None
+
+
+class Reading(NamedTuple):
+    """A document as the tagger reads it, the same for every question.
+
+    subword_ids: (subwords,).
+    units: (units, 2), character offsets of what gets a label of its own.
+    first, last: (units,), the half-open range of the subwords of each unit.
+    windows: the ranges of subwords that are read together.
+    """
+
+    subword_ids: IntArray
+    units: IntArray
+    first: IntArray
+    last: IntArray
+    windows: Windows
+
+    def units_of_window(self, index: int) -> IntArray:
+        """The units whose label is read in this window."""
+        return np.flatnonzero(self.windows.owner[self.first] == index)
+
+
+class Row(NamedTuple):
+    """One input of the tagger: instruction, then the subwords of a window.
+
+    input_ids: (subwords of the row,).
+    text_start: index of the window's first subword.
+    """
+
+    input_ids: IntArray
+    text_start: int
+
+
+TaggerModel = Model[list[Row], FloatArray]
+
+
+def hf_backbone(
+    name: str,
+    revision: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
+    attn_implementation: Literal["eager", "sdpa"] = "sdpa",
+) -> HFBackbone:
+    """A decoder of the LLaMA family from a local folder or the Hugging Face hub.
+
+    name: a folder, which is tried first, or a name on the hub.
+    revision: a commit, tag or branch on the hub; pin it for figures that should stay.
+    dtype: of the frozen weights. bfloat16 halves the memory; adapter and head stay fp32.
+    attn_implementation: "sdpa" is faster on CUDA; "eager" works for every architecture.
+    """
+    return HFBackbone(
+        name=name, revision=revision, dtype=dtype, attn_implementation=attn_implementation
+    )
+
+
+def small_llama(
+    hidden_size: int = 256,
+    n_layers: int = 6,
+    n_heads: int = 4,
+    intermediate_size: int = 688,
+    max_positions: int = 1024,
+    vocab_size: int = 8000,
+    tokenizer_path: str | None = None,
+    attn_implementation: Literal["eager", "sdpa"] = "sdpa",
+) -> SmallLlama:
+    """A LLaMA without pretrained weights, all of whose parameters are trained.
+
+    The defaults give 7 million parameters (2 of them embeddings), for a CPU.
+
+    max_positions: longest input, instruction included, in subwords.
+    vocab_size: of the tokenizer that is trained on the first examples if tokenizer_path is null.
+    tokenizer_path: a folder made by `python -m spacy vaner tokenizer`.
+    """
+    return SmallLlama(
+        hidden_size=hidden_size,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        intermediate_size=intermediate_size,
+        max_positions=max_positions,
+        vocab_size=vocab_size,
+        tokenizer_path=tokenizer_path,
+        attn_implementation=attn_implementation,
+    )
+
+
+def lora(
+    rank: int = 12,
+    alpha: float = 32.0,
+    dropout: float = 0.1,
+    targets: str | list[str] = "all-linear",
+) -> Lora:
+    """Low-rank weights on a frozen backbone.
+
+    rank: of the added matrices; size on disk and memory grow with it.
+    alpha: their outputs are scaled by alpha / rank.
+    dropout: on their input, in training.
+    targets: "all-linear", as the paper says, or names of layers; the authors' code trains
+        ["q_proj", "v_proj"].
+    """
+    return Lora(
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        targets=targets if isinstance(targets, str) else tuple(targets),
+    )
+
+
+def build_vaner_tagger(
+    window: Callable[[Iterable[Doc]], list[list[Any]]],
+    instruction: Callable[[str, str | None], str],
+    backbone: HFBackbone | SmallLlama,
+    adapter: Lora | None = None,
+    labelled_subwords: Literal["first", "all"] = "first",
+    max_subwords: int = 384,
+    dropout: float = 0.1,
+) -> Model[list[Any], Any]:
+    """Build the tagger; its weights are made or loaded later, by initialize or from_disk.
+
+    window: a span getter. Ours, or one of spacy-transformers' (strided, sentence, document).
+    instruction: a template that asks for a type.
+    backbone: hf_backbone or small_llama.
+    adapter: LoRA, or null to train all parameters of the backbone.
+    labelled_subwords: whether the loss is on the first subword of a unit or on all of them;
+        prediction reads the first.
+    max_subwords: longest run of text in one pass; the instruction comes on top, so that a long
+        instruction does not shrink the window.
+    dropout: between backbone and head, in training. `[training] dropout` is not used.
+    RAISES VanerError: VE012, max_subwords under 16.
+    """
+    if max_subwords < 16:
+        raise VanerError(Messages.VE012.format(max_subwords=max_subwords))
+    attrs = {
+        "window": window,
+        "instruction": instruction,
+        "backbone": backbone,
+        "adapter": adapter,
+        "labelled_subwords": labelled_subwords,
+        "max_subwords": max_subwords,
+        "dropout": dropout,
+    }
+    return Model("vaner_tagger", _forward, attrs=attrs, shims=[TaggerShim()])
+
+
+class TaggerShim(Shim):
+    """Lets thinc's optimiser train the torch parameters, and keeps the place of the tagger."""
+
+    _model: Optional["Tagger"]
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._process = os.getpid()
+
+    @property
+    def tagger(self) -> Optional["Tagger"]:
+        return self._model
+
+    @tagger.setter
+    def tagger(self, tagger: Optional["Tagger"]) -> None:
+        self._model = tagger
+
+    def run(self, rows: Sequence[Row], is_train: bool) -> tuple[Any, Any]:
+        """RETURNS: logits (rows, longest row, 3) as a torch tensor, and the tagger."""
+        import torch
+
+        tagger = self._model
+        assert tagger is not None
+        if self._process != os.getpid():
+            # A forked worker inherits OpenMP's threads in a state in which they hang.
+            if tagger.device.type == "cuda":
+                raise VanerError(Messages.VE013)
+            torch.set_num_threads(1)
+            self._process = os.getpid()
+        longest = max(len(row.input_ids) for row in rows)
+        width = min(-(-longest // _PAD_TO) * _PAD_TO, max(longest, tagger.max_positions))
+        input_ids = np.full((len(rows), width), tagger.tokenizer.pad_id, dtype=np.int64)
+        for line, row in enumerate(rows):
+            input_ids[line, : len(row.input_ids)] = row.input_ids
+        lengths = torch.tensor([len(row.input_ids) for row in rows], device=tagger.device)
+        batch = torch.from_numpy(input_ids).to(tagger.device)
+        tagger.train(is_train)
+        with contextlib.nullcontext() if is_train else torch.inference_mode():
+            return tagger(batch, lengths), tagger
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        from thinc.util import torch2xp, xp2torch
+
+        if self._model is None:
+            return
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is None:
+                continue
+            weights = cast(FloatsXd, torch2xp(parameter.data))
+            gradient = cast(FloatsXd, torch2xp(parameter.grad))
+            updated, _ = optimizer((self.id, name), weights, gradient)
+            parameter.data = xp2torch(updated, requires_grad=True, device=parameter.device)
+            parameter.grad.zero_()
+
+    @contextlib.contextmanager
+    def use_params(self, params: Mapping[Any, Any]) -> Iterator[None]:
+        import torch
+        from thinc.util import xp2torch
+
+        averaged = {}
+        if self._model is not None:
+            averaged = {
+                name: params[(self.id, name)]
+                for name, _ in self._model.named_parameters()
+                if (self.id, name) in params
+            }
+        parameters = dict(self._model.named_parameters()) if self._model is not None else {}
+        backup = {name: parameters[name].data.clone() for name in averaged}
+        with torch.no_grad() if averaged else contextlib.nullcontext():
+            for name, value in averaged.items():
+                parameters[name].copy_(xp2torch(value, device=parameters[name].device))
+        try:
+            yield
+        finally:
+            for name, value in backup.items():
+                parameters[name].data = value
+
+    def to_device(self, device_type: str, device_id: int) -> None:
+        if self._model is not None:
+            self._model.to("cpu" if device_type == "cpu" else f"cuda:{device_id}")
+
+    def to_bytes(self) -> bytes:
+        from spacy_vaner.backbone.tagger import tagger_files
+
+        files = tagger_files(self._model) if self._model is not None else {}
+        return bytes(srsly.msgpack_dumps(files))
+
+    def from_bytes(self, data: bytes) -> "TaggerShim":
+        from spacy_vaner.backbone.tagger import tagger_from_files
+
+        files = srsly.msgpack_loads(data)
+        if files:
+            self._model = tagger_from_files(files, device="cpu", precision="fp32")
+        return self
+
+
+def _forward(
+    model: TaggerModel, rows: list[Row], is_train: bool
+) -> tuple[FloatArray, Callable[[FloatArray], list[Row]]]:
+    """Run one batch. RETURNS: logits (rows, longest row, 3), fp32, on the CPU."""
+    import torch
+
+    logits, tagger = _shim(model).run(rows, is_train)
+
+    def backprop(d_logits: FloatArray) -> list[Row]:
+        gradient = torch.from_numpy(np.asarray(d_logits, dtype=np.float32)).to(tagger.device)
+        torch.autograd.backward([logits], [gradient])
+        return []
+
+    return logits.detach().float().cpu().numpy(), backprop
+
+
+def _shim(model: TaggerModel) -> TaggerShim:
+    shim = model.shims[0]
+    assert isinstance(shim, TaggerShim)
+    return shim
+
+
+def get_tagger(model: TaggerModel) -> Optional["Tagger"]:
+    """The torch module with backbone, adapter and head; None before weights are made or loaded."""
+    return _shim(model).tagger
+
+
+def set_tagger(model: TaggerModel, tagger: Optional["Tagger"]) -> None:
+    """Give the model its weights."""
+    _shim(model).tagger = tagger
+
+
+# Reading
+
+
+def read_document(model: TaggerModel, doc: Doc) -> Reading:
+    """Subwords, units and windows of a document."""
+    tagger = get_tagger(model)
+    assert tagger is not None
+    ids, offsets = tagger.tokenizer.encode(doc.text)
+    subwords = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    units, first, last = label_units(split_pieces(doc), subwords)
+    getter: SpanGetter = model.attrs["window"]
+    max_subwords: int = model.attrs["max_subwords"]
+    windows = subword_windows(
+        [(span.start_char, span.end_char) for span in getter([doc])[0]] if len(doc) else [],
+        subwords,
+        first,
+        longest=max_subwords,
+        overlap=max_subwords // 4,
+    )
+    return Reading(np.array(ids, dtype=np.int64), units, first, last, windows)
+
+
+def label_units(pieces: IntArray, subwords: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """What gets a label of its own: the finest stretches that pieces and subwords both respect.
+
+    Pieces that share a subword become one unit; pieces without a subword (signs that the
+    tokenizer drops) get no label, and a mention around them still covers them by its offsets.
+
+    pieces, subwords: (n, 2), half-open character offsets in text order.
+    RETURNS: units (n, 2) in characters; the half-open range (first, last) of their subwords.
+    """
+    first = np.searchsorted(subwords[:, 1], pieces[:, 0], side="right")
+    last = np.searchsorted(subwords[:, 0], pieces[:, 1], side="left")
+    found = first < last
+    pieces, first, last = pieces[found], first[found], last[found]
+    opens = np.ones(len(pieces), dtype=bool)
+    opens[1:] = first[1:] >= last[:-1]
+    closes = np.ones(len(pieces), dtype=bool)
+    closes[:-1] = opens[1:]
+    units = np.stack([pieces[opens, 0], pieces[closes, 1]], axis=1)
+    return units, first[opens], last[closes]
+
+
+def make_rows(model: TaggerModel, reading: Reading, question: Question) -> list[Row]:
+    """One row per window, in the order of the windows."""
+    tagger = get_tagger(model)
+    assert tagger is not None
+    instruction: Instruction = model.attrs["instruction"]
+    prefix = tagger.tokenizer.encode_instruction(instruction(question.type, question.corpus))
+    longest = len(prefix) + model.attrs["max_subwords"]
+    if longest > tagger.max_positions:
+        raise VanerError(
+            Messages.VE014.format(
+                type=question.type,
+                n_instruction=len(prefix),
+                max_subwords=model.attrs["max_subwords"],
+                max_positions=tagger.max_positions,
+            )
+        )
+    head = np.array(prefix, dtype=np.int64)
+    return [
+        Row(np.concatenate([head, reading.subword_ids[start:end]]), len(head))
+        for start, end in reading.windows.ranges
+    ]
+
+
+def plan_batches(lengths: Sequence[int], batch_subwords: int) -> Iterator[list[int]]:
+    """Indices of rows of like length, in batches of at most batch_subwords with padding.
+
+    A row that is longer than the budget is a batch of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i), reverse=True):
+        width = -(-lengths[batch[0] if batch else index] // _PAD_TO) * _PAD_TO
+        if batch and (len(batch) + 1) * width > batch_subwords:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+# Prediction
+
+
+class Answers(NamedTuple):
+    """What the tagger says about one document.
+
+    units: (units, 2), character offsets.
+    probabilities: per question (units, 3), columns O B I.
+    """
+
+    units: IntArray
+    probabilities: list[FloatArray]
+
+
+def predict_probabilities(
+    model: TaggerModel,
+    docs: Sequence[Doc],
+    questions: Sequence[Sequence[Question]],
+    *,
+    batch_subwords: int,
+) -> list[Answers]:
+    """Run the tagger over documents, each with its own questions.
+
+    WARNS VanerWarning: VW011, memory ran out and the batch was halved.
+    """
+    readings = [read_document(model, doc) for doc in docs]
+    answers = [
+        Answers(reading.units, [np.zeros((len(reading.units), 3)) for _ in asked])
+        for reading, asked in zip(readings, questions, strict=True)
+    ]
+    rows: list[Row] = []
+    # Per row: where its probabilities go, the units that it labels, their positions in the row.
+    places: list[tuple[FloatArray, IntArray, IntArray]] = []
+    for reading, answer, asked in zip(readings, answers, questions, strict=True):
+        labelled = [reading.units_of_window(i) for i in range(len(reading.windows.ranges))]
+        for question, probabilities in zip(asked, answer.probabilities, strict=True):
+            for index, row in enumerate(make_rows(model, reading, question)):
+                start = reading.windows.ranges[index][0]
+                positions = reading.first[labelled[index]] - start + row.text_start
+                rows.append(row)
+                places.append((probabilities, labelled[index], positions))
+    for batch in plan_batches([len(row.input_ids) for row in rows], batch_subwords):
+        for index, logits in zip(
+            batch, _run_in_memory(model, [rows[i] for i in batch]), strict=True
+        ):
+            probabilities, units, positions = places[index]
+            probabilities[units] = softmax(logits[positions])
+    return answers
+
+
+def _run_in_memory(model: TaggerModel, rows: list[Row]) -> list[FloatArray]:
+    """Logits per row; halves the batch as long as memory runs out."""
+    try:
+        return list(model.predict(rows))
+    except (MemoryError, RuntimeError) as error:
+        if len(rows) == 1 or not _is_out_of_memory(error):
+            raise
+    warnings.warn(Messages.VW011.format(n_rows=len(rows)), VanerWarning, stacklevel=2)
+    half = len(rows) // 2
+    return [*_run_in_memory(model, rows[:half]), *_run_in_memory(model, rows[half:])]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(
+        words in str(error).lower() for words in ("out of memory", "can't allocate memory")
+    )
+
+
+# Weights
+
+
+def initialize_tagger(
+    model: TaggerModel, *, device: str, precision: str, seed: int, texts: Iterable[str]
+) -> None:
+    """Make new weights: adapter and head, and the backbone itself where it is not pretrained.
+
+    texts: to train the tokenizer of a small LLaMA that has none.
+    """
+    from spacy_vaner.backbone.tagger import build_tagger
+
+    tagger = build_tagger(
+        model.attrs["backbone"],
+        model.attrs["adapter"],
+        dropout=model.attrs["dropout"],
+        device=device,
+        precision=precision,
+        seed=seed,
+        texts=texts,
+    )
+    set_tagger(model, tagger)
+
+
+def get_tokenizer(model: TaggerModel) -> "SubwordTokenizer":
+    """The tokenizer of a model that has weights."""
+    tagger = get_tagger(model)
+    assert tagger is not None
+    return tagger.tokenizer
+
+
+def model_files(model: TaggerModel) -> dict[str, bytes]:
+    """The weights as files, name to content; empty before weights are made."""
+    from spacy_vaner.backbone.tagger import tagger_files
+
+    tagger = get_tagger(model)
+    return tagger_files(tagger) if tagger is not None else {}
+
+
+def load_model_files(
+    model: TaggerModel, files: Mapping[str, bytes], *, device: str, precision: str
+) -> None:
+    """Load what model_files gave.
+
+    A backbone that is stored elsewhere is looked for under the name in the model's settings,
+    so that a folder that has moved is found by changing `model.backbone.name`.
+    """
+    from spacy_vaner.backbone.tagger import tagger_from_files
+
+    backbone = model.attrs["backbone"]
+    tagger = tagger_from_files(
+        files,
+        device=device,
+        precision=precision,
+        backbone_path=backbone.name if isinstance(backbone, HFBackbone) else None,
+    )
+    set_tagger(model, tagger)

@@ -1,0 +1,73 @@
+"""The grain of the tagger: pieces finer than spaCy's tokens, and the way back to tokens.
+
+Tokens cut across mentions ("BRCA1-deficient" is one token, its gene is five letters of it).
+A piece is a stretch of one token that holds one kind of character: letters of one case pattern,
+digits, or a single other sign. Gold mentions are laid onto pieces, predictions are read off them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
+
+IntArray = NDArray[np.int64]
+
+
+class _CharacterKinds(dict[int, str]):
+    """str.translate table from a character to its kind, filled as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        kind = self[code] = self._kind(chr(code))
+        return kind
+
+    @staticmethod
+    def _kind(character: str) -> str:
+        category = unicodedata.category(character)
+        if category in ("Lu", "Lt"):
+            return "U"
+        # Marks belong to the letter before them; letters without case behave like small ones.
+        if category[0] in "LM":
+            return "l"
+        if category == "Nd":
+            return "d"
+        # Separators, control and format characters, surrogates: nothing to label.
+        if category[0] in "ZC" and category != "Co":
+            return " "
+        return "p"
+
+
+_KINDS = _CharacterKinds()
+_PIECE = re.compile(r"U{2,}|U?l+|U|d+|p")
+
+
+def split_pieces(doc: Doc) -> IntArray:
+    """Cut a document into pieces.
+
+    A piece ends where letters, digits and other signs meet, where a small letter is followed by a
+    capital, and after two or more capitals: "mRNA" is m|RNA, "HDACs" is HDAC|s, "p53" is p|53.
+    White space, control and format characters belong to no piece.
+
+    RETURNS: (pieces, 2), half-open character offsets in text order.
+    """
+    kinds = doc.text.translate(_KINDS)
+    finditer = _PIECE.finditer
+    pieces = [
+        match.span()
+        for token in doc
+        for match in finditer(kinds, token.idx, token.idx + len(token.orth_))
+    ]
+    return np.array(pieces, dtype=np.int64).reshape(-1, 2)
+
+
+def overlapping(units: IntArray, start: int, end: int) -> slice:
+    """Which of the sorted, disjoint units (n, 2) share a character with [start, end)."""
+    first = int(np.searchsorted(units[:, 1], start, side="right"))
+    last = int(np.searchsorted(units[:, 0], end, side="left"))
+    return slice(first, max(first, last))

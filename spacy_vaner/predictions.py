@@ -1,0 +1,142 @@
+"""Predictions on a Doc: from exact offsets to tokens, to doc.spans and doc.ents, and back.
+
+What is written where is described in docs/formats.md, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from spacy.tokens import Doc, Span, SpanGroup
+
+from spacy_vaner.decoding import choose_non_overlapping
+from spacy_vaner.types import ScoredSpan
+
+PREDICTIONS_KEY = "vaner_predictions"
+LABEL_MAP_KEY = "vaner_label_map"
+
+TokenSpan = tuple[str, int, int, float]
+"""Label, start and end in tokens, probability."""
+
+
+def write_predictions(
+    doc: Doc,
+    spans: Sequence[ScoredSpan],
+    *,
+    spans_key: str | None,
+    annotate_ents: bool,
+    overwrite_ents: bool,
+    label_map: Mapping[str, str],
+    priority: Sequence[str],
+    retokenize: bool,
+) -> None:
+    """Write predicted spans to a document.
+
+    priority: labels in the order in which they win, all else being equal.
+    The other arguments are the settings of the component.
+    """
+    doc.user_data[PREDICTIONS_KEY] = [list(span) for span in spans]
+    if label_map:
+        doc.user_data[LABEL_MAP_KEY] = dict(label_map)
+    else:
+        doc.user_data.pop(LABEL_MAP_KEY, None)
+    if retokenize:
+        split_tokens(doc, {offset for span in spans for offset in (span.start, span.end)})
+    projected = project(doc, spans, label_map)
+    if spans_key is not None:
+        doc.spans[spans_key] = SpanGroup(
+            doc,
+            name=spans_key,
+            spans=[Span(doc, start, end, label) for label, start, end, _ in projected],
+            attrs={"scores": np.array([span[3] for span in projected], dtype="f8")},
+        )
+    if annotate_ents:
+        _set_ents(doc, projected, overwrite=overwrite_ents, priority=priority)
+
+
+def project(doc: Doc, spans: Iterable[ScoredSpan], label_map: Mapping[str, str]) -> list[TokenSpan]:
+    """Widen exact offsets to tokens; of spans that become equal the most probable is kept.
+
+    RETURNS: in the order (start, end, label).
+    """
+    token_starts = np.array([token.idx for token in doc])
+    best: dict[tuple[int, int, str], float] = {}
+    for span in spans:
+        start = int(np.searchsorted(token_starts, span.start, side="right")) - 1
+        end = int(np.searchsorted(token_starts, span.end, side="left"))
+        key = (start, end, label_map.get(span.type, span.type))
+        best[key] = max(best.get(key, 0.0), span.probability)
+    return [(label, start, end, best[start, end, label]) for start, end, label in sorted(best)]
+
+
+def _set_ents(
+    doc: Doc, projected: Sequence[TokenSpan], *, overwrite: bool, priority: Sequence[str]
+) -> None:
+    earlier = list(doc.ents)
+    if not overwrite:
+        taken = {token.i for ent in earlier for token in ent}
+        projected = [span for span in projected if taken.isdisjoint(range(span[1], span[2]))]
+    ours = choose_non_overlapping(projected, priority)
+    covered = {position for span in ours for position in range(span[1], span[2])}
+    kept = [ent for ent in earlier if covered.isdisjoint(range(ent.start, ent.end))]
+    ents = kept + [Span(doc, start, end, label) for label, start, end, _ in ours]
+    doc.set_ents(sorted(ents, key=lambda ent: ent.start), default="outside")
+
+
+def split_tokens(doc: Doc, offsets: set[int]) -> None:
+    """Split the tokens that the offsets cut; spans that the document carries are kept."""
+    groups = {
+        key: (group.attrs, [(s.start_char, s.end_char, s.label_, s.kb_id_, s.id_) for s in group])
+        for key, group in doc.spans.items()
+    }
+    cuts = {
+        token.i: sorted(o - token.idx for o in offsets if token.idx < o < token.idx + len(token))
+        for token in doc
+    }
+    with doc.retokenize() as retokenizer:
+        for index, inner in cuts.items():
+            if not inner:
+                continue
+            token = doc[index]
+            bounds = [0, *inner, len(token)]
+            orths = [token.text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            # The parts hang on the first, which keeps the place of the token in the tree.
+            head = (token, 0) if token.head.i == index else token.head
+            heads = [head, *((token, 0) for _ in orths[1:])]
+            attrs: dict[str | int, list[str]] = {
+                "POS": [token.pos_] * len(orths),
+                "TAG": [token.tag_] * len(orths),
+            }
+            retokenizer.split(token, orths, heads=heads, attrs=attrs)
+    for key, (group_attrs, spans) in groups.items():
+        restored = []
+        for start, end, label, kb_id, span_id in spans:
+            span = doc.char_span(start, end, label, kb_id=kb_id)
+            assert span is not None
+            span.id_ = span_id
+            restored.append(span)
+        doc.spans[key] = SpanGroup(doc, name=key, spans=restored, attrs=group_attrs)
+
+
+def get_probability(span: Span) -> float | None:
+    """The probability of a span or entity; None if no prediction has its boundaries and label.
+
+    Registered as `span._.vaner_probability`.
+    """
+    doc = span.doc
+    label_map = doc.user_data.get(LABEL_MAP_KEY, {})
+    first, last = span[0], span[-1]
+    best = None
+    for type_name, start, end, probability in doc.user_data.get(PREDICTIONS_KEY, ()):
+        if (
+            label_map.get(type_name, type_name) == span.label_
+            and first.idx <= start < first.idx + len(first)
+            and last.idx < end <= last.idx + len(last)
+            and (best is None or probability > best)
+        ):
+            best = probability
+    return best
+
+
+Span.set_extension("vaner_probability", getter=get_probability, force=True)

@@ -1,0 +1,218 @@
+"""Reader spacy-vaner.Corpus.v1: `.spacy` files into Examples for `spacy train`.
+
+spaCy's own reader forgets what a document was annotated for; this one carries it on both sides of
+an Example, mixes corpora by weight, and keeps protected text out.
+"""
+
+import logging
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+from spacy.vocab import Vocab
+
+from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
+from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.gold import KEY, get_gold, set_ask
+
+logger = logging.getLogger("spacy_vaner")
+
+
+def corpus_reader(
+    paths: str | list[str] | None,
+    split: str = "train",
+    weights: dict[str, float] | None = None,
+    drop_corpus: float = 0.0,
+    shuffle: bool = False,
+    seed: int = 0,
+    limit: int = 0,
+    protect: str | list[str] | None = None,
+) -> "Corpus":
+    """Read converted corpora.
+
+    paths: `.spacy` files or folders, a list or one string with commas between.
+    split: of a folder, the files named `*.SPLIT.spacy` are read.
+    weights: how often the documents of a file are read per epoch, by the name of the file without
+        `.spacy` or of the corpus; 0.5 reads a random half, 2 reads all twice. Absent: 1.
+    drop_corpus: share of the examples that are asked without the corpus name, so that the model
+        also learns to answer without one. 0 to 1.
+    shuffle: a new order in every epoch, the same for the same seed.
+    limit: most documents per epoch; 0 = all.
+    protect: files of the protected splits, or folders of them; documents of the training files
+        that hold protected text are left out, protected sentences give no loss.
+    """
+    return Corpus(
+        _as_list(paths),
+        split=split,
+        weights=weights or {},
+        drop_corpus=drop_corpus,
+        shuffle=shuffle,
+        seed=seed,
+        limit=limit,
+        protect=_as_list(protect),
+    )
+
+
+def _as_list(paths: str | Sequence[str] | None) -> list[str]:
+    if paths is None:
+        return []
+    parts = paths.split(",") if isinstance(paths, str) else paths
+    return [part.strip() for part in parts if part.strip()]
+
+
+def find_spacy_files(paths: Iterable[str | Path], *, split: str) -> list[Path]:
+    """Replace every folder by the `*.SPLIT.spacy` in it, by name.
+
+    RAISES VanerError: VE301, nothing there; VE302, a folder without such a file.
+    """
+    files: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(path.glob(f"*.{split}.spacy"))
+            if not found:
+                raise VanerError(Messages.VE302.format(path=path, split=split))
+            files.update(dict.fromkeys(found))
+        elif path.is_file():
+            files[path] = None
+        else:
+            raise VanerError(Messages.VE301.format(path=path))
+    return list(files)
+
+
+class Corpus:
+    """Calls give the examples of an epoch; each call is the next epoch.
+
+    The documents of an epoch and their order follow from (seed, epoch) alone. spaCy calls a corpus
+    once more, for initialisation, before training; that call reads epoch 0 too and does not count.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        split: str,
+        weights: Mapping[str, float],
+        drop_corpus: float,
+        shuffle: bool,
+        seed: int,
+        limit: int,
+        protect: Sequence[str],
+    ) -> None:
+        if not 0 <= drop_corpus <= 1:
+            raise VanerError(Messages.VE303.format(drop_corpus=drop_corpus))
+        if any(weight < 0 for weight in weights.values()):
+            raise VanerError(Messages.VE304.format(weights=dict(weights)))
+        self.paths = list(paths)
+        self.split = split
+        self.weights = dict(weights)
+        self.drop_corpus = drop_corpus
+        self.shuffle = shuffle
+        self.seed = seed
+        self.limit = limit
+        self.protect = list(protect)
+        self.guard_counts = GuardCounts()
+        self._next_epoch = 0
+        self._is_initialized = False
+        self._documents: list[tuple[Doc, float]] | None = None
+
+    def __call__(self, nlp: Language) -> Iterator[Example]:
+        """Read one epoch.
+
+        RAISES VanerError: VE301, VE302, a path without files; VE305, no path; VE306, no document
+            left; VE307, a file that is not of this form.
+        """
+        if self._documents is None:
+            self._documents = list(self._read(nlp.vocab))
+        epoch = self._next_epoch
+        if self._is_initialized or not self.shuffle:
+            self._next_epoch += 1
+        self._is_initialized = True
+        return self._examples(self._documents, random.Random(f"{self.seed}/{epoch}"))
+
+    def _examples(
+        self, documents: list[tuple[Doc, float]], draw: random.Random
+    ) -> Iterator[Example]:
+        chosen = [doc for doc, weight in documents for _ in range(_times(weight, draw))]
+        if self.shuffle:
+            draw.shuffle(chosen)
+        for doc in chosen[: self.limit or None]:
+            yield self._example(doc, name_corpus=draw.random() >= self.drop_corpus)
+
+    def _example(self, reference: Doc, *, name_corpus: bool) -> Example:
+        predicted = Doc(
+            reference.vocab,
+            words=[token.text for token in reference],
+            spaces=[bool(token.whitespace_) for token in reference],
+            sent_starts=(
+                [token.is_sent_start for token in reference]
+                if reference.has_annotation("SENT_START")
+                else None
+            ),
+        )
+        gold = get_gold(reference)
+        if gold is not None:
+            # The types in the order of the annotation; the component asks those that it knows.
+            names = dict(gold.names) if name_corpus and gold.names else None
+            set_ask(predicted, gold.types, names)
+        return Example(predicted, reference)
+
+    def _read(self, vocab: Vocab) -> Iterator[tuple[Doc, float]]:
+        if not self.paths:
+            raise VanerError(Messages.VE305)
+        index = self._protected()
+        n_documents = 0
+        for path in find_spacy_files(self.paths, split=self.split):
+            for doc in _read_file(path, vocab):
+                gold = get_gold(doc)
+                if index is not None:
+                    verdict = index.check(doc)
+                    self.guard_counts.add(verdict)
+                    if verdict.dropped:
+                        continue
+                    if verdict.masked and gold is not None:
+                        masked = [*gold.masked, *verdict.masked]
+                        doc.user_data[KEY] = {
+                            **doc.user_data[KEY],
+                            "masked": [list(stretch) for stretch in sorted(set(masked))],
+                        }
+                corpus = gold.corpus if gold is not None else None
+                stem = path.name.removesuffix(".spacy")
+                weight = self.weights.get(stem, self.weights.get(corpus or "", 1.0))
+                n_documents += 1
+                yield doc, weight
+        if not n_documents:
+            raise VanerError(Messages.VE306.format(paths=", ".join(self.paths)))
+        if index is not None:
+            logger.info("Leakage guard: %s", self.guard_counts.to_dict())
+
+    def _protected(self) -> ProtectedIndex | None:
+        if not self.protect:
+            return None
+        test: list[Path] = []
+        dev: list[Path] = []
+        for path in map(Path, self.protect):
+            if path.is_dir():
+                test.extend(sorted(path.glob("*.test.spacy")))
+                dev.extend(sorted(path.glob("*.dev.spacy")))
+            elif path.is_file():
+                (dev if path.name.endswith(".dev.spacy") else test).append(path)
+            else:
+                raise VanerError(Messages.VE301.format(path=path))
+        return ProtectedIndex.from_files(test=test, dev=dev)
+
+
+def _times(weight: float, draw: random.Random) -> int:
+    whole = int(weight)
+    rest = weight - whole
+    return whole + (draw.random() < rest if rest else 0)
+
+
+def _read_file(path: Path, vocab: Vocab) -> Iterator[Doc]:
+    try:
+        doc_bin = DocBin().from_disk(path)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise VanerError(Messages.VE307.format(path=path, error=error)) from error
+    yield from doc_bin.get_docs(vocab)
