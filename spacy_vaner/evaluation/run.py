@@ -17,8 +17,9 @@ from spacy.tokens import Doc
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.evaluation.documents import VIEWS, GoldDocument, GoldFile
 from spacy_vaner.evaluation.result import LEVEL, CorpusScores, EvaluationResult, Score
-from spacy_vaner.gold import PREDICTIONS_KEY, set_ask
+from spacy_vaner.gold import set_ask
 from spacy_vaner.metrics import MATCHINGS, Counts, count, micro
+from spacy_vaner.predictions import PREDICTIONS_KEY
 
 if TYPE_CHECKING:
     from spacy_vaner.component import VanerNER

@@ -191,6 +191,8 @@ def test_corpora_are_reported_apart_and_together(tmp_path):
     assert list(result.corpora) == ["Pains", "Others", "c"]
     assert result.overall.counts == Counts(tp=4, fp=1, fn=1)
     assert result.overall.n_documents == 3
+    # The discontinuous disease of the others is not scored, so it is not counted either.
+    assert [corpus.micro.n_discontinuous for corpus in result.corpora.values()] == [1, 0, 0]
 
 
 def test_any_pipeline_with_entities_can_be_scored(tmp_path):
