@@ -16,7 +16,10 @@ from spacy.cli._util import app as spacy_app
 from typer.core import TyperGroup
 from wasabi import msg
 
+from spacy_vaner.cli.convert import convert_command
+from spacy_vaner.cli.corpora import corpora_command
 from spacy_vaner.cli.evaluate import evaluate_command
+from spacy_vaner.cli.tokenizer import tokenizer_command
 from spacy_vaner.errors import VanerError, VanerWarning
 
 HELP = """Biomedical entities with spacy_vaner: convert corpora, train a tokenizer, evaluate.
@@ -62,6 +65,9 @@ def _warnings_as_messages() -> Iterator[None]:
 vaner_app = typer.Typer(
     name="vaner", cls=VanerGroup, help=HELP, no_args_is_help=True, rich_markup_mode=None
 )
+vaner_app.command("convert", no_args_is_help=True)(convert_command)
+vaner_app.command("corpora")(corpora_command)
+vaner_app.command("tokenizer", no_args_is_help=True)(tokenizer_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
 spacy_app.add_typer(vaner_app)
 
