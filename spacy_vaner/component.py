@@ -53,7 +53,7 @@ adapter = null
 
 [vaner_ner.model.window]
 @span_getters = "spacy-vaner.packed_sentences.v1"
-n_words = 128
+n_words = 160
 overlap = 32
 pack = true
 

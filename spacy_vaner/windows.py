@@ -30,10 +30,10 @@ class Windows(NamedTuple):
     owner: IntArray
 
 
-def packed_sentences(n_words: int = 128, overlap: int = 32, pack: bool = True) -> SpanGetter:
+def packed_sentences(n_words: int = 160, overlap: int = 32, pack: bool = True) -> SpanGetter:
     """Windows of whole sentences where the document has sentences, else strides.
 
-    n_words: longest window, in tokens. 128 tokens are about 250 subwords: long enough that the
+    n_words: longest window, in tokens. 160 tokens are about 300 subwords: long enough that the
         instruction costs little, short enough that attention does.
     overlap: tokens that neighbouring strides share, in documents without sentences and in
         sentences longer than n_words.
@@ -78,16 +78,17 @@ def _pack(
 
 
 def cut_with_overlap(start: int, end: int, longest: int, overlap: int) -> list[tuple[int, int]]:
-    """Cut [start, end) into ranges of at most `longest` that share `overlap` with their neighbours.
+    """Cut [start, end) into the fewest ranges of at most `longest` that share `overlap` or more.
 
-    The last range is as long as the others (it starts earlier instead of being a stump).
+    The ranges are of one length and spread evenly, so that none is a stump with little context.
     """
-    if end - start <= longest:
+    size = end - start
+    if size <= longest:
         return [(start, end)]
-    step = longest - overlap
-    ranges = [(first, first + longest) for first in range(start, end - longest, step)]
-    ranges.append((end - longest, end))
-    return ranges
+    n_ranges = -(-(size - overlap) // (longest - overlap))
+    width = -(-(size + (n_ranges - 1) * overlap) // n_ranges)
+    firsts = (start + index * (size - width) // (n_ranges - 1) for index in range(n_ranges))
+    return [(first, first + width) for first in firsts]
 
 
 def subword_windows(
