@@ -86,7 +86,7 @@ def evaluate_pipeline(
         "command": command,
         "pipeline": f"{nlp.lang}_{nlp.meta['name']}-{nlp.meta['version']}",
         "components": list(nlp.pipe_names),
-        "training_seed": nlp.config.get("training", {}).get("seed"),
+        "training_seed": nlp.config.interpolate().get("training", {}).get("seed"),
         "files": [str(path) for path in paths],
         "view": view,
         "name_corpus": name_corpus,

@@ -286,6 +286,8 @@ def test_the_seconds_are_those_of_the_pipeline(tmp_path, monkeypatch):
 
 def test_the_json_repeats_the_run(tmp_path):
     nlp, _ = recording(*PREDICTIONS)
+    nlp.config["system"] = {"seed": 11}
+    nlp.config["training"] = {"seed": "${system.seed}"}
     path = write(tmp_path / "a.spacy", [gold_doc(nlp)])
     result = evaluate_pipeline(nlp, [path], seed=7, command="the command")
     output = tmp_path / "new" / "metrics.json"
@@ -295,6 +297,7 @@ def test_the_json_repeats_the_run(tmp_path):
     assert list(saved) == list(result.to_dict())
     assert (saved["format"], saved["command"], saved["seed"]) == (1, "the command", 7)
     assert (saved["view"], saved["name_corpus"], saved["matching"]) == ("tokens", True, "strict")
+    assert saved["training_seed"] == 11
     assert saved["versions"]["spacy"] == spacy.__version__
     disease = saved["corpora"]["Pains"]["types"]["Disease"]
     assert (disease["gold"], disease["tp"], disease["fp"], disease["fn"]) == (2, 1, 1, 1)
