@@ -1,0 +1,344 @@
+"""`python -m spacy vaner convert`: corpora into `.spacy` files, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from tqdm import tqdm
+from wasabi import msg
+from wasabi.tables import table
+
+from spacy_vaner.errors import Messages, VanerError
+
+if TYPE_CHECKING:
+    from spacy_vaner.corpora.convert import Conversion, Progress
+    from spacy_vaner.corpora.guard import ProtectedIndex
+    from spacy_vaner.types import Record
+
+ALL_SPLITS = "all"
+
+
+def convert_command(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[INPUT] OUTPUT",
+            help="A file of yours and the .spacy file to write; with --corpus only what to write "
+            "(with --split all a folder)",
+        ),
+    ],
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", "-f", help="iob (also IOB2, IOBES), pubtator or jsonl"),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            help="tokens (the file's own words) or text (raw text, tokenised anew); default: what "
+            "the format has. With --corpus: views of the catalogue, comma-separated; default: all"
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="For the view text: spacy (blank English) or scispacy")
+    ] = "spacy",
+    type_name: Annotated[
+        str | None, typer.Option("--type", help="Type of bare tags (B, I, O), e.g. Disease")
+    ] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(
+            help="Types annotated completely, comma-separated: what is not marked is not of that "
+            "type. Default: every type that occurs; name them if one may be absent from a split"
+        ),
+    ] = None,
+    partial: Annotated[
+        str | None,
+        typer.Option(help="Types annotated incompletely, comma-separated: never scored"),
+    ] = None,
+    type_map: Annotated[
+        str | None,
+        typer.Option(
+            "--type-map", help="Rename types: Modifier=Disease,protein=Gene; Cell= is not used"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="The corpus in reports and scores; default: INPUT up to the first dot"),
+    ] = None,
+    corpus_name: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus-name",
+            help="The corpus in the instruction of the tagger: NAME for all types, or "
+            "Chemical=BC5CDR-chem,Disease=BC5CDR-disease. Default: none",
+        ),
+    ] = None,
+    document: Annotated[
+        str | None,
+        typer.Option(
+            help="iob: what a document is: docstart, sentence, or a number of sentences; default: "
+            "docstart where the file has -DOCSTART- lines, else sentence"
+        ),
+    ] = None,
+    tag_column: Annotated[
+        int | None,
+        typer.Option("--tag-column", help="iob: column of the tag, from 1; default: last"),
+    ] = None,
+    pmid_ids: Annotated[
+        bool | None,
+        typer.Option(
+            "--pmid-ids/--no-pmid-ids",
+            help="The documents' identifiers are PubMed's; default: yes for pubtator",
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Corpora of the catalogue, comma-separated, instead of INPUT"),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="With --corpus: train, dev, test, or all")
+    ] = ALL_SPLITS,
+    corpora_dir: Annotated[
+        Path, typer.Option("--corpora-dir", help="Folder that holds the catalogue's corpora")
+    ] = Path("corpora"),
+    protect: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="For a training split: leave out documents shared with this test split (.spacy); "
+            "may be repeated"
+        ),
+    ] = None,
+    protect_dev: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--protect-dev",
+            help="For a training split: mask sentences shared with this dev split (.spacy); may be "
+            "repeated",
+        ),
+    ] = None,
+    guard_own_splits: Annotated[
+        bool,
+        typer.Option(
+            "--guard-own-splits",
+            help="Apply the guard between the splits of one corpus too; by default these are "
+            "counted only, as published figures keep the official splits",
+        ),
+    ] = False,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Count what is shared with this .spacy file; may be repeated"),
+    ] = None,
+) -> None:
+    """Convert corpora into .spacy files; a report (NAME.report.json) is written beside each.
+
+    \b
+    A file of yours:
+      convert my.train.jsonl train.spacy --format jsonl --protect my.test.spacy
+
+    \b
+    One split of a corpus in the catalogue (python -m spacy vaner corpora):
+      convert --corpus BC5CDR --split test --view text --corpora-dir corpora test.spacy
+
+    \b
+    All splits of several corpora, training splits under the leakage guard;
+    what is up to date is left alone:
+      convert --corpus NCBI-disease,BC5CDR --view text --corpora-dir corpora converted/
+    """
+    from spacy_vaner.corpora.catalogue import catalogue_conversion
+    from spacy_vaner.corpora.convert import Conversion, convert
+
+    for_one_file = {"--protect": protect, "--protect-dev": protect_dev, "--against": against}
+    for_own_file = {
+        "--format": format_name,
+        "--type": type_name,
+        "--types": types,
+        "--partial": partial,
+        "--type-map": type_map,
+        "--name": name,
+        "--corpus-name": corpus_name,
+        "--document": document,
+        "--tag-column": tag_column,
+        "--pmid-ids": pmid_ids,
+    }
+    output = paths[-1]
+    if corpus is None:
+        if len(paths) != 2 or format_name is None:
+            raise _usage("Give INPUT, OUTPUT and --format, or --corpus and OUTPUT.")
+        conversion = Conversion(
+            files=(paths[0],),
+            format=format_name,
+            options={"type_name": type_name, "tag_column": tag_column, "document": document},
+            view=view,
+            tokenizer=tokenizer,
+            corpus=name or paths[0].name.partition(".")[0],
+            types=_names(types),
+            partial=_names(partial) or (),
+            type_map={source: ours or None for source, ours in _pairs("--type-map", type_map)},
+            ids_are_pmids=pmid_ids,
+        )
+        conversion = _with_corpus_names(conversion, corpus_name)
+    else:
+        _refuse("is for an INPUT of yours; the catalogue says it for --corpus.", for_own_file)
+        if len(paths) != 1:
+            raise _usage("With --corpus give one path: what to write.")
+        if split == ALL_SPLITS:
+            _refuse("is for one file; with --split all the catalogue protects.", for_one_file)
+            _convert_catalogue(
+                _names(corpus) or (),
+                output,
+                corpora_dir=corpora_dir,
+                views=_names(view),
+                tokenizer=tokenizer,
+                guard_within_corpus=guard_own_splits,
+            )
+            return
+        if view is None or "," in corpus + view:
+            raise _usage("For one split give one --corpus and one --view.")
+        conversion = catalogue_conversion(
+            corpus, view, split, corpora_dir=corpora_dir, tokenizer=tokenizer
+        )
+    if output.suffix != ".spacy" or output.resolve() in [p.resolve() for p in conversion.files]:
+        raise _usage(f"{output} cannot be OUTPUT: it must be another file, named *.spacy.")
+    report = convert(
+        conversion,
+        output,
+        guard=_index(protect, protect_dev),
+        guard_within_corpus=guard_own_splits,
+        against=_index(against, None),
+        progress=_progress(output.name),
+    )
+    _print_report(output.name, report.to_dict())
+    print(_table([(output.name, report.to_dict())]))
+    msg.good(f"{report.documents} documents: {output}")
+
+
+def _convert_catalogue(
+    corpora: Sequence[str],
+    output_dir: Path,
+    *,
+    corpora_dir: Path,
+    views: Sequence[str] | None,
+    tokenizer: str,
+    guard_within_corpus: bool,
+) -> None:
+    from spacy_vaner.corpora.batch import convert_catalogue
+
+    converted = []
+    for file in convert_catalogue(
+        corpora,
+        output_dir,
+        corpora_dir=corpora_dir,
+        views=views,
+        tokenizer=tokenizer,
+        guard_within_corpus=guard_within_corpus,
+        progress=_progress,
+    ):
+        converted.append((file.path.name, file.report))
+        if file.is_new:
+            _print_report(file.path.name, file.report)
+        else:
+            msg.info(f"{file.path.name} is up to date")
+    print(_table(converted))
+    msg.good(f"{len(converted)} files: {output_dir}")
+
+
+def _with_corpus_names(conversion: Conversion, corpus_name: str | None) -> Conversion:
+    """The conversion with the names that --corpus-name gives for the instruction."""
+    from spacy_vaner.corpora.convert import used_types
+
+    if corpus_name is None:
+        return conversion
+    if "=" in corpus_name:
+        return replace(conversion, names=dict(_pairs("--corpus-name", corpus_name)))
+    types = (*used_types(conversion), *conversion.partial)
+    return replace(conversion, names=dict.fromkeys(types, corpus_name))
+
+
+def _index(test: list[Path] | None, dev: list[Path] | None) -> ProtectedIndex | None:
+    from spacy_vaner.corpora.guard import ProtectedIndex
+
+    if not test and not dev:
+        return None
+    return ProtectedIndex.from_files(test=test or (), dev=dev or ())
+
+
+def _progress(name: str) -> Progress:
+    def bar(records: Iterable[Record]) -> Iterator[Record]:
+        # Not shown where the output is no terminal: a log would fill with it.
+        yield from tqdm(records, desc=name, unit=" documents", leave=False, disable=None)
+
+    return bar
+
+
+def _print_report(name: str, report: Mapping[str, Any]) -> None:
+    """Say what a reader should look at: everything that is not simply there."""
+    said = {
+        "mentions inside of another one": report["nested"],
+        "mentions that cross another one": report["crossing"],
+        "discontinuous mentions (in neither doc.spans nor doc.ents)": report["discontinuous"],
+        "mentions that cut a token, widened to it in doc.spans": report["widened"],
+        "documents with the identifier of an earlier one (kept)": report["repeated_documents"],
+    }
+    for cause, count in report["notes"].items():
+        said[f"{cause}, first in {report['examples'][cause][0]}"] = count
+    for type_, count in report["unused"].items():
+        said[f"mentions of {type_}: type not used"] = count
+    guard, against = report["guard"], report["against"]
+    if guard:
+        for cause, count in guard["dropped"].items():
+            said[f"documents left out by the guard: {cause}, {_by(guard['dropped_by'])}"] = count
+        by = _by(guard["masked_by"])
+        said[f"documents with sentences masked by the guard, {by}"] = guard["masked_documents"]
+        for source, count in guard["official_split_stands"].items():
+            said[f"documents shared with {source}: kept, the official split stands"] = count
+    if against:
+        for source, count in against["dropped_by"].items():
+            said[f"documents shared with {source} (--against): kept"] = count
+    msg.info(name)
+    for what, count in said.items():
+        if count:
+            print(f"    {count:>7} {what}")
+
+
+def _by(counts: Mapping[str, int]) -> str:
+    return "shared with " + ", ".join(f"{source} ({count})" for source, count in counts.items())
+
+
+def _table(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    rows = []
+    for name, report in reports:
+        mentions = ", ".join(f"{type_} {count}" for type_, count in report["mentions"].items())
+        sentences = report["sentences"]
+        counts = (report["documents"], "–" if sentences is None else sentences, report["tokens"])
+        rows.append((name, *counts, mentions or "–"))
+    header = ("file", "documents", "sentences", "tokens", "mentions")
+    return table(rows, header=header, divider=True, aligns=("l", "r", "r", "r", "l"))
+
+
+def _names(option: str | None) -> tuple[str, ...] | None:
+    """The names in a comma-separated option; None if it was not given."""
+    if option is None:
+        return None
+    return tuple(name.strip() for name in option.split(",") if name.strip())
+
+
+def _pairs(option: str, value: str | None) -> Iterator[tuple[str, str]]:
+    for pair in _names(value) or ():
+        key, sign, name = pair.partition("=")
+        if not sign:
+            raise _usage(f"'{pair}' in {option} is not NAME=NAME.")
+        yield key.strip(), name.strip()
+
+
+def _refuse(why: str, options: Mapping[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise _usage(f"{', '.join(given)} {why}")
+
+
+def _usage(problem: str) -> VanerError:
+    return VanerError(Messages.VE215.format(problem=problem))

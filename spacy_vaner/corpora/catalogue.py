@@ -1,0 +1,114 @@
+"""The corpora that are known by name: catalogue.json.
+
+A row of the catalogue is a corpus with its views. A view names a format, its options and a file per
+split below the corpora folder, and may replace `types`, `partial`, `type_map` and `names`. A
+further corpus is a row there and nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from spacy_vaner.corpora.convert import Conversion
+from spacy_vaner.errors import Messages, VanerError
+
+
+@dataclass(frozen=True)
+class View:
+    """One form of a corpus; the fields are the keys of catalogue.json.
+
+    protects: the splits that the leakage guard protects.
+    """
+
+    format: str
+    files: Mapping[str, str]
+    types: tuple[str, ...]
+    partial: tuple[str, ...] = ()
+    type_map: Mapping[str, str | None] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    about: str = ""
+    protects: tuple[str, ...] = ("test", "dev")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A row of the catalogue."""
+
+    name: str
+    about: str
+    source: str
+    licence: str
+    citation: str | None
+    views: Mapping[str, View]
+
+
+@cache
+def catalogue() -> Mapping[str, Corpus]:
+    """The corpora by name, in the order of catalogue.json."""
+    text = files("spacy_vaner.corpora").joinpath("catalogue.json").read_text(encoding="utf8")
+    return {name: _corpus(name, row) for name, row in json.loads(text).items()}
+
+
+def get_corpus(name: str) -> Corpus:
+    """A row of the catalogue.
+
+    RAISES VanerError: VE211, an unknown name.
+    """
+    if name not in catalogue():
+        known = ", ".join(catalogue())
+        raise VanerError(Messages.VE211.format(corpus=name, known=known))
+    return catalogue()[name]
+
+
+def catalogue_conversion(
+    corpus: str, view: str, split: str, *, corpora_dir: Path, tokenizer: str = "spacy"
+) -> Conversion:
+    """What to convert for one split of a corpus in the catalogue.
+
+    RAISES VanerError: VE211 to VE213, an unknown name; VE214, a file that is not there.
+    """
+    views = get_corpus(corpus).views
+    if view not in views:
+        known = ", ".join(views)
+        raise VanerError(Messages.VE212.format(corpus=corpus, view=view, known=known))
+    row = views[view]
+    if split not in row.files:
+        known = ", ".join(row.files)
+        raise VanerError(Messages.VE213.format(corpus=corpus, view=view, split=split, known=known))
+    path = corpora_dir / row.files[split]
+    if not path.exists():
+        source = get_corpus(corpus).source
+        raise VanerError(
+            Messages.VE214.format(corpus=corpus, folder=corpora_dir, path=path, source=source)
+        )
+    return Conversion(
+        files=(path,),
+        format=row.format,
+        options=row.options,
+        tokenizer=tokenizer,
+        corpus=corpus,
+        types=row.types,
+        partial=row.partial,
+        type_map=row.type_map,
+        names=row.names,
+    )
+
+
+def _corpus(name: str, row: dict[str, Any]) -> Corpus:
+    shared: dict[str, Any] = {
+        key: row[key] for key in ("types", "partial", "type_map", "names") if key in row
+    }
+    views = {view: _view({**shared, **form}) for view, form in row["views"].items()}
+    return Corpus(name, row["about"], row["source"], row["licence"], row.get("citation"), views)
+
+
+def _view(row: dict[str, Any]) -> View:
+    lists = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
+    return View(**{**row, **lists})

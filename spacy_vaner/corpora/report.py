@@ -1,0 +1,95 @@
+"""The conversion report: what a `.spacy` file holds and what became of everything else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from spacy_vaner.types import Mention, Record
+
+_EXAMPLES = 5
+
+
+@dataclass
+class ConversionReport:
+    """Counts of one conversion; nothing that was changed or left out is missing here.
+
+    documents, tokens: in the output. sentences: None where the source marks none.
+    mentions: type -> number in the output. source_types: in the source, by its names.
+    nested: contiguous mentions inside of another one; crossing: that overlap one otherwise.
+    discontinuous: mentions of several fragments: kept, but in neither doc.spans nor doc.ents.
+    widened: mentions whose boundaries cut a token; in doc.spans they go to the token's end.
+    unused: source type -> mentions that the type map or the list of types leaves out.
+    notes: cause -> number of oddities in the source that were kept (misaligned: the text given
+        differs from the text at the offsets, the offsets stand), with examples.
+    repeated_documents: documents whose identifier occurred before in the file; all are kept.
+    guard: counts of the leakage guard; against: sentences shared with other files, counted only.
+    """
+
+    documents: int = 0
+    sentences: int | None = None
+    tokens: int = 0
+    mentions: Counter[str] = field(default_factory=Counter)
+    source_types: Counter[str] = field(default_factory=Counter)
+    nested: int = 0
+    crossing: int = 0
+    discontinuous: int = 0
+    widened: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    repeated_documents: int = 0
+    guard: dict[str, object] | None = None
+    against: dict[str, object] | None = None
+    _ids: set[str] = field(default_factory=set, repr=False)
+
+    def note(self, cause: str, where: str) -> None:
+        """Count an oddity; the first few places are kept."""
+        self.notes[cause] += 1
+        examples = self.examples.setdefault(cause, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(where)
+
+    def add_source(self, record: Record) -> None:
+        """Count a document as the reader gave it, before anything was done to it."""
+        self.source_types.update(mention.type for mention in record.mentions)
+        self.repeated_documents += record.id in self._ids
+        self._ids.add(record.id)
+
+    def add_record(self, record: Record, *, n_tokens: int, n_widened: int) -> None:
+        """Count a document of the output, its mentions already under their types."""
+        self.documents += 1
+        self.widened += n_widened
+        self.tokens += n_tokens
+        if record.sentences is not None:
+            self.sentences = (self.sentences or 0) + len(record.sentences)
+        self.mentions.update(mention.type for mention in record.mentions)
+        self.discontinuous += sum(len(mention.fragments) > 1 for mention in record.mentions)
+        nested, crossing = count_overlaps(record.mentions)
+        self.nested += nested
+        self.crossing += crossing
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {
+            key: dict(sorted(value.items())) if isinstance(value, Counter) else value
+            for key, value in vars(self).items()
+            if not key.startswith("_")
+        }
+
+
+def count_overlaps(mentions: Sequence[Mention]) -> tuple[int, int]:
+    """How many mentions lie inside of another one, and how many more cross one.
+
+    Contiguous mentions only. Of two with the same boundaries, the second is nested.
+    """
+    contiguous = [mention.fragments[0] for mention in mentions if len(mention.fragments) == 1]
+    nested = crossing = furthest = 0
+    for start, end in sorted(contiguous, key=lambda fragment: (fragment[0], -fragment[1])):
+        if end <= furthest:
+            nested += 1
+        elif start < furthest:
+            crossing += 1
+        furthest = max(furthest, end)
+    return nested, crossing
