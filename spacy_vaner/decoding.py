@@ -14,7 +14,7 @@ Everything is vectorised over sequences; nothing here knows spaCy or torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float64]
 
 O, B, I = 0, 1, 2  # noqa: E741  columns of the head
 
-# Padded cells per chunk of sequences that are decoded together; bounds the memory (about 100 MB).
+# Padded units per chunk of sequences that are decoded together; bounds the memory (about 60 MB).
 _CELLS = 400_000
 _TINY = 1e-38
 
@@ -38,7 +38,7 @@ class UnitSpan(NamedTuple):
     probability: float
 
 
-def softmax(logits: NDArray[np.floating]) -> FloatArray:
+def softmax(logits: NDArray[np.floating[Any]]) -> FloatArray:
     """Probabilities from logits (..., 3), in double precision."""
     shifted: FloatArray = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     shifted /= shifted.sum(axis=-1, keepdims=True)
@@ -49,14 +49,18 @@ def decode(probabilities: Sequence[FloatArray]) -> list[list[UnitSpan]]:
     """The spans of the most probable legal sequence, for each of many sequences.
 
     probabilities: per sequence (units, 3), columns O B I, rows that sum to 1.
-    RETURNS: per sequence, its spans in order.
+    RETURNS: per sequence, its spans in order. Of sequences that are equally probable the one that
+        has O rather than B, and B rather than I, at the last unit where they differ.
     """
     spans: list[list[UnitSpan]] = [[] for _ in probabilities]
     for chunk in _chunks_of_like_length([len(sequence) for sequence in probabilities]):
-        log_p, lengths = _pad([probabilities[index] for index in chunk])
-        tags = _most_probable_legal_tags(log_p)
-        for index, found in zip(chunk, _spans_with_marginals(log_p, tags, lengths), strict=True):
-            spans[index] = found
+        padded = _pad([probabilities[index] for index in chunk])
+        tags = _most_probable_legal_tags(np.log(padded))
+        # Most sequences hold nothing: only the others need their masses.
+        holding = np.flatnonzero((tags == B).any(axis=1))
+        found = _spans_with_marginals(padded[holding], tags[holding])
+        for column, of_sequence in zip(holding.tolist(), found, strict=True):
+            spans[chunk[column]] = of_sequence
     return spans
 
 
@@ -73,95 +77,92 @@ def _chunks_of_like_length(lengths: list[int]) -> Iterable[list[int]]:
         yield chunk
 
 
-def _pad(sequences: list[FloatArray]) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Log-probabilities (longest, sequences, 3); padding is certain to be O."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    padded = np.full((int(lengths.max()), len(sequences), 3), _TINY)
+def _pad(sequences: list[FloatArray]) -> FloatArray:
+    """Probabilities (sequences, longest, 3), none of them zero; padding is certain to be O."""
+    padded = np.zeros((len(sequences), max(map(len, sequences)), 3))
     padded[:, :, O] = 1.0
-    for column, sequence in enumerate(sequences):
-        padded[: len(sequence), column] = sequence
-    return np.log(np.maximum(padded, _TINY)), lengths
+    for line, sequence in enumerate(sequences):
+        padded[line, : len(sequence)] = sequence
+    return np.maximum(padded, _TINY, out=padded)
 
 
 def _most_probable_legal_tags(log_p: FloatArray) -> NDArray[np.int8]:
-    """Viterbi. log_p: (units, sequences, 3). RETURNS: (units, sequences)."""
-    n_units, n_sequences, _ = log_p.shape
-    best = np.array(log_p[0])
-    best[:, I] = -np.inf
-    # from_any: the best tag before an O or B; from_inside: the best of B and I before an I.
-    from_any = np.zeros((n_units, n_sequences), dtype=np.int8)
-    from_inside = np.zeros((n_units, n_sequences), dtype=np.int8)
-    for unit in range(1, n_units):
-        from_any[unit] = best.argmax(axis=1)
-        from_inside[unit] = B + (best[:, I] > best[:, B])
-        any_score = best.max(axis=1)
-        inside_score = best[:, B:].max(axis=1)
-        best[:, O] = any_score
-        best[:, B] = any_score
-        best[:, I] = inside_score
-        best += log_p[unit]
-    tags = np.zeros((n_units, n_sequences), dtype=np.int8)
-    column = np.arange(n_sequences)
-    tags[-1] = best.argmax(axis=1)
-    for unit in range(n_units - 1, 0, -1):
-        inside = tags[unit] == I
-        tags[unit - 1] = np.where(inside, from_inside[unit, column], from_any[unit, column])
-    return tags
+    """Viterbi. log_p: (sequences, units, 3). RETURNS: (sequences, units)."""
+    # Contiguous over the sequences of one unit: that is what the loops below walk.
+    log_o, log_b, log_i = np.ascontiguousarray(log_p.transpose(2, 1, 0))
+    # behind: by how much the best way to tag the units so far that ends inside a span (in B or I,
+    # so that an I may follow) is less probable than the best of all.
+    behind = np.full(log_o.shape[1], -np.inf)
+    ends_in_o = np.empty(log_o.shape, dtype=np.bool_)
+    inside_is_i = np.empty(log_o.shape, dtype=np.bool_)
+    for unit in range(len(log_o)):
+        as_i = behind + log_i[unit]
+        np.greater(as_i, log_b[unit], out=inside_is_i[unit])
+        behind = np.maximum(as_i, log_b[unit]) - log_o[unit]
+        np.less_equal(behind, 0.0, out=ends_in_o[unit])
+        behind = np.minimum(behind, 0.0)
+    inside_tag = np.where(inside_is_i, np.int8(I), np.int8(B))
+    tags = np.where(ends_in_o, np.int8(O), inside_tag)
+    for unit in range(len(tags) - 1, 0, -1):
+        # Before an I only B and I are legal.
+        np.copyto(tags[unit - 1], inside_tag[unit - 1], where=tags[unit] == I)
+    return np.ascontiguousarray(tags.T)
 
 
-def _spans_with_marginals(
-    log_p: FloatArray, tags: NDArray[np.int8], lengths: NDArray[np.int64]
-) -> list[list[UnitSpan]]:
-    n_units, n_sequences, _ = log_p.shape
-    unit_of, sequence_of = np.nonzero(tags == B)
-    if not len(unit_of):
-        return [[] for _ in range(n_sequences)]
-    before, after_any, z = _forward_backward(log_p)
-    # Summed log p(I) up to and including a unit, to get a span's inside in one subtraction.
-    inside_sum = np.cumsum(log_p[:, :, I], axis=0)
-    not_inside = np.vstack([tags != I, np.ones((1, n_sequences), dtype=bool)])
-    spans: list[list[UnitSpan]] = [[] for _ in range(n_sequences)]
-    for unit, sequence in zip(unit_of.tolist(), sequence_of.tolist(), strict=True):
-        end = unit + 1 + int(not_inside[unit + 1 :, sequence].argmax())
-        log_probability = (
-            before[unit, sequence]
-            + log_p[unit, sequence, B]
-            + (inside_sum[end - 1, sequence] - inside_sum[unit, sequence])
-            + after_any[end, sequence]
-            - z[sequence]
-        )
-        spans[sequence].append(UnitSpan(unit, end, float(np.exp(min(log_probability, 0.0)))))
+def _spans_with_marginals(p: FloatArray, tags: NDArray[np.int8]) -> list[list[UnitSpan]]:
+    """p: (sequences, units, 3); tags: (sequences, units). RETURNS: per sequence its spans."""
+    inside_share, outside_share, growth = _forward_backward(p)
+    # One unit more than there are: the end of the last span. Flat, since no span crosses a line.
+    n_columns = tags.shape[1] + 1
+    starts = np.flatnonzero(np.pad(tags == B, ((0, 0), (0, 1))))
+    stops = np.flatnonzero(np.pad(tags != I, ((0, 0), (0, 1)), constant_values=True))
+    ends = stops[np.searchsorted(stops, starts, side="right")]
+    # What a unit adds to the probability of a span, as a later unit of it and as its first.
+    factors = np.pad(p[:, :, I] / growth, ((0, 0), (0, 1))).ravel()
+    lines, units = np.divmod(starts, n_columns)
+    factors[starts] = p[lines, units, B] / growth[lines, units]
+    products = np.multiply.reduceat(factors, np.stack([starts, ends], axis=1).ravel())[::2]
+    share = inside_share[lines, units]
+    probabilities = (
+        products
+        * outside_share[lines, ends % n_columns]
+        # All sequences: after B and I a unit can go on with their `inside`, after O with `outside`.
+        / (share + (1.0 - share) * outside_share[lines, units])
+    )
+    spans: list[list[UnitSpan]] = [[] for _ in p]
+    columns = (lines, units, units + ends - starts, np.minimum(probabilities, 1.0))
+    for line, unit, end, probability in zip(*(c.tolist() for c in columns), strict=True):
+        spans[line].append(UnitSpan(unit, end, probability))
     return spans
 
 
-def _forward_backward(log_p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Log masses of the legal sequences around a unit.
+def _forward_backward(p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Summed probabilities (masses) of the legal sequences, as ratios, which never underflow.
 
-    RETURNS: before (units, sequences), mass of all legal ways to tag the units before a unit;
-        after_any (units + 1, sequences), mass of all legal ways to tag from a unit on, given that
-        it is O or B; z (sequences,), mass of all legal sequences.
+    Call `inside` the mass of all legal ways to tag from a unit on if the unit before is B or I
+    (so that all three tags are legal), `outside` if it is O or there is none (no I).
+
+    p: (sequences, units, 3), without zeros.
+    RETURNS: inside_share (sequences, units): of the mass of the ways to tag the units before a
+        unit, the share of those that end in B or I; outside_share (sequences, units + 1):
+        outside / inside; growth (sequences, units): inside at a unit / inside at the next.
     """
-    n_units, n_sequences, _ = log_p.shape
-    before = np.zeros((n_units, n_sequences))
-    outside = np.full(n_sequences, 0.0)
-    inside = np.full(n_sequences, -np.inf)
+    n_sequences, n_units, _ = p.shape
+    p_o, p_b, p_i = np.ascontiguousarray(p.transpose(2, 1, 0))
+    inside_share = np.empty((n_units, n_sequences))
+    share = np.zeros(n_sequences)
     for unit in range(n_units):
-        total = np.logaddexp(outside, inside)
-        before[unit] = total
-        o_or_b = log_p[unit]
-        inside = np.logaddexp(total + o_or_b[:, B], inside + o_or_b[:, I])
-        outside = total + o_or_b[:, O]
-    z = np.logaddexp(outside, inside)
-    # after_any: the unit is O or B; after_inside: it may also be I (its neighbour is B or I).
-    after_any = np.zeros((n_units + 1, n_sequences))
-    after_inside = np.zeros(n_sequences)
+        inside_share[unit] = share
+        share = p_b[unit] + p_i[unit] * share
+        share = share / (p_o[unit] + share)
+    outside_share = np.empty((n_units + 1, n_sequences))
+    growth = np.empty((n_units, n_sequences))
+    outside_share[n_units] = 1.0
     for unit in range(n_units - 1, -1, -1):
-        as_o = log_p[unit, :, O] + after_any[unit + 1]
-        as_b = log_p[unit, :, B] + after_inside
-        as_i = log_p[unit, :, I] + after_inside
-        after_any[unit] = np.logaddexp(as_o, as_b)
-        after_inside = np.logaddexp(after_any[unit], as_i)
-    return before, after_any, z
+        outside = p_o[unit] * outside_share[unit + 1] + p_b[unit]
+        growth[unit] = outside + p_i[unit]
+        outside_share[unit] = outside / growth[unit]
+    return inside_share.T, outside_share.T, growth.T
 
 
 def above_threshold(

@@ -92,8 +92,9 @@ def _label_all_subwords(
     reading: Reading, units: IntArray, tags: IntArray
 ) -> tuple[IntArray, IntArray]:
     sizes = reading.last[units] - reading.first[units]
-    rest = np.concatenate([np.arange(size) for size in sizes]) if len(units) else sizes
-    positions = np.repeat(reading.first[units], sizes) + rest
+    # 0, 1, … within each unit: all positions, less the position of the unit's first subword.
+    rest: IntArray = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    positions: IntArray = np.repeat(reading.first[units], sizes) + rest
     labels: IntArray = np.repeat(tags, sizes)
     labels[(rest > 0) & (labels == B)] = I
     return positions, labels
