@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check \
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint wheel-test transformers5 paper-test clean
+.PHONY: help run test lint wheel-test transformers5 clean
 
 help:
 	@echo "make run             set up, then convert, train and evaluate on the sample corpora (minutes)"
@@ -27,7 +27,6 @@ help:
 	@echo "make lint            ruff and mypy"
 	@echo "make wheel-test      build the wheel and use it in a clean environment outside the checkout"
 	@echo "make transformers5   the tests of the model with the second generation of transformers"
-	@echo "make paper-test      the workflow 'paper' on a LLaMA of a few thousand parameters"
 	@echo "make clean           remove environments, caches and results"
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) VARS= PYTEST= WORKERS=$(WORKERS) PIP_EXTRA_INDEX="
@@ -64,7 +63,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
 wheel-test: $(VENV)/dev.stamp
-	PIP='$(PIP)' .ci/wheel_test $(BIN)/python
+	PIP_EXTRA_INDEX=$(PIP_EXTRA_INDEX) .ci/wheel_test $(BIN)/python
 
 $(VENV)-transformers5/stamp: constraints-transformers5.txt setup.cfg pyproject.toml
 	test -x $(VENV)-transformers5/bin/python || $(PYTHON) -m venv $(VENV)-transformers5
@@ -75,9 +74,6 @@ $(VENV)-transformers5/stamp: constraints-transformers5.txt setup.cfg pyproject.t
 
 transformers5: $(VENV)-transformers5/stamp
 	$(VENV)-transformers5/bin/python -m pytest -n $(WORKERS) -m transformers5 $(PYTEST)
-
-paper-test: venv
-	.ci/paper_test $(BIN)/python
 
 clean:
 	rm -rf $(VENV) $(VENV)-transformers5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

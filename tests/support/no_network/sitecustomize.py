@@ -24,7 +24,7 @@ _WATCHED = {
 
 
 def is_local(address: object) -> bool:
-    """Whether an address (host, (host, port, …) or the path of a Unix socket) is on this machine."""
+    """Whether a host, a (host, port, …) or the path of a Unix socket is on this machine."""
     if address is None:
         return True
     if isinstance(address, tuple):

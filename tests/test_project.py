@@ -1,0 +1,217 @@
+"""project/: configs, steps, README; and its workflows, capped, on the sample corpus."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import srsly
+from spacy.util import load_config, load_model_from_config
+from thinc.api import Config
+
+ROOT = Path(__file__).parent.parent
+PROJECT = ROOT / "project"
+CONFIGS = sorted((PROJECT / "configs").glob("*.cfg"))
+RESULTS = ("converted", "tokenizers", "training", "metrics", "assets", "project.lock")
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+def config_path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_configs_are_complete(config_path: Path) -> None:
+    # What `spacy init fill-config` would write holds nothing that the file does not say.
+    config = load_config(config_path)
+    nlp = load_model_from_config(load_config(config_path), auto_fill=True, validate=True)
+    assert dict(nlp.config) == dict(config)
+
+
+def test_configs_read_the_corpus_anew_in_every_epoch(config_path: Path) -> None:
+    # spaCy would otherwise read it once, and shuffle and sample for itself.
+    assert load_config(config_path)["training"]["max_epochs"] == -1
+
+
+def test_configs_resolve_as_spacy_train_does(config_path: Path) -> None:
+    from spacy.schemas import ConfigSchemaTraining
+
+    config = load_config(config_path, interpolate=True)
+    training = spacy.registry.resolve(config["training"], schema=ConfigSchemaTraining)
+    assert training["max_steps"] > 0
+    for corpus in spacy.registry.resolve(config["corpora"]).values():
+        assert corpus.shuffle == (corpus.split == "train")
+
+
+@pytest.mark.parametrize("name", ["paper", "authors"])
+def test_configs_of_the_paper_keep_its_settings(name: str) -> None:
+    config = load_config(PROJECT / f"configs/{name}.cfg", interpolate=True)
+    model = config["components"]["vaner_ner"]["model"]
+    adapter, optimizer = model["adapter"], config["training"]["optimizer"]
+    assert (adapter["rank"], adapter["alpha"], adapter["dropout"]) == (12, 32, 0.1)
+    assert model["max_subwords"] == 128
+    words_per_batch = config["training"]["batcher"]["size"]
+    # 90,544 sentences of 26 words, 20 epochs.
+    assert config["training"]["max_steps"] == pytest.approx(20 * 90544 * 26 / words_per_batch)
+    if name == "paper":
+        assert adapter["targets"] == "all-linear" and words_per_batch == 8 * 26
+        assert optimizer["learn_rate"] == 1e-4
+    else:
+        assert adapter["targets"] == ["q_proj", "v_proj"] and words_per_batch == 4 * 26
+        assert optimizer["learn_rate"]["initial_rate"] == 1e-4
+        assert optimizer["L2"] == 0.01
+
+
+def project_config(**variables: Any) -> dict[str, Any]:
+    from weasel.util import load_project_config
+
+    overrides = {f"vars.{name}": value for name, value in variables.items()}
+    return load_project_config(PROJECT, overrides=overrides)
+
+
+def test_every_step_is_a_command_that_exists() -> None:
+    from typer.main import get_command
+
+    from spacy_vaner.cli import vaner_app
+
+    known = get_command(vaner_app).commands
+    scripts = [line for step in project_config()["commands"] for line in step["script"]]
+    for words in map(shlex.split, scripts):
+        if words[:4] == ["python", "-m", "spacy", "vaner"]:
+            command = known[words[4]]
+            options = {option for parameter in command.params for option in parameter.opts}
+            assert {word for word in words[5:] if word.startswith("--")} <= options
+        else:
+            assert words[:4] == ["python", "-m", "spacy", "train"] or words[1] in ("-m", "-c")
+
+
+def test_steps_of_other_settings_write_to_other_places() -> None:
+    # Files of one corpus or view must never be read for another.
+    def outputs(**variables: Any) -> set[str]:
+        steps = project_config(**variables)["commands"]
+        return {path for step in steps for path in step["outputs"] if step["name"] != "unpack"}
+
+    kept = {"seed": {"converted", "tokenizers"}, "config": {"converted", "tokenizers"}}
+    for variable, value in (("corpora", "A,B"), ("view", "x"), ("seed", 7), ("config", "small")):
+        shared = outputs() & outputs(**{variable: value})
+        shared -= {path for path in shared if path.startswith("converted/NCBI")}
+        own = {path.split("/")[0] for path in shared if "/sample" in path}
+        assert own == kept.get(variable, set())
+
+
+def test_every_dependency_is_made_by_an_earlier_step_or_is_there() -> None:
+    config = project_config()
+    steps = {step["name"]: step for step in config["commands"]}
+    for names in config["workflows"].values():
+        made: set[str] = set()
+        for name in names:
+            for path in steps[name]["deps"]:
+                assert path in made or (PROJECT / path).exists(), f"{name} needs {path}"
+            made.update(steps[name]["outputs"])
+
+
+def test_assets_lie_where_the_catalogue_looks_and_are_not_fetched_unasked() -> None:
+    from spacy_vaner.corpora.catalogue import catalogue
+
+    assets = project_config()["assets"]
+    assert all(asset["extra"] for asset in assets)
+    listed = {
+        path
+        for corpus in catalogue().values()
+        for view in corpus.views.values()
+        for path in view.files.values()
+    }
+    places = {asset["dest"].removeprefix("corpora/") for asset in assets}
+    assert {place for place in places if not place.startswith("assets/")} <= listed
+
+
+def test_readme_is_what_spacy_project_document_makes_of_the_project(tmp_path: Path) -> None:
+    from weasel.cli.document import project_document
+
+    project_document(PROJECT, tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text("utf8") == (PROJECT / "README.md").read_text("utf8")
+
+
+@pytest.fixture
+def project_copy(tmp_path: Path) -> Path:
+    return Path(
+        shutil.copytree(
+            PROJECT, tmp_path / "project", ignore=lambda _, names: set(RESULTS).intersection(names)
+        )
+    )
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(project_copy: Path) -> Run:
+    """Run a workflow on the copy of the project, two steps of training long."""
+
+    def run_workflow(name: str, *options: str) -> str:
+        command = [sys.executable, "-m", "spacy", "project", "run", name, str(project_copy)]
+        done = subprocess.run(
+            [*command, *options],
+            env={
+                **os.environ,
+                "VANER_TRAIN_OPTIONS": "--training.max_steps 2 --training.eval_frequency 1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+
+    return run_workflow
+
+
+@pytest.mark.slow
+def test_workflow_all_ends_with_scores_and_a_pipeline_and_is_not_repeated(
+    project_copy: Path, run: Run
+) -> None:
+    printed = run("all")
+    for name in ("Disease", "Chemical", "Gene", "Species"):
+        assert re.search(rf"sample +{name} ", printed)
+    pipeline = project_copy / "training/sample/tiny.text.0/model-best"
+    assert str(pipeline) in printed
+    doc = spacy.load(pipeline)("BRCA1-deficient tumours in mice respond to olaparib.")
+    assert "vaner" in doc.spans
+    metrics = json.loads((project_copy / "metrics/sample/tiny.text.0.json").read_text("utf8"))
+    assert metrics["corpora"]["sample"]
+    again = run("all")
+    assert again.count("nothing changed") == 4
+    changed = run("all", "--vars.seed", "1")
+    assert changed.count("nothing changed") == 2
+
+
+@pytest.mark.slow
+def test_workflow_paper_runs_on_any_llama(project_copy: Path, run: Run, tmp_path: Path) -> None:
+    from tests.support.tiny_llama import save_tiny_llama
+
+    texts = srsly.read_jsonl(PROJECT / "corpora/sample/sample.train.jsonl")
+    backbone = save_tiny_llama(tmp_path / "llama", [record["text"] for record in texts])
+    for config in ("paper", "authors"):
+        options = ("paper_corpora", "sample", "backbone", str(backbone), "paper_config", config)
+        named = [
+            x for n, v in zip(options[::2], options[1::2], strict=True) for x in (f"--vars.{n}", v)
+        ]
+        printed = run("paper", *named)
+        assert re.search(r"sample +Gene ", printed)
+        folder = project_copy / f"training/sample/{config}.tokens.0/model-best"
+        weights = folder / "vaner_ner/weights.safetensors"
+        # Adapter and head: the backbone is referred to, not stored.
+        assert weights.stat().st_size < sum(
+            path.stat().st_size for path in backbone.glob("*.safetensors")
+        )
+        assert Config().from_disk(folder / "config.cfg")["paths"]["backbone"] == str(backbone)
