@@ -189,10 +189,6 @@ class Messages:
         "read: {reason}. The form that is expected is described in docs/formats.md."
     )
     VE405 = "VE405: there is no file or folder {path}."
-    VE406 = (
-        "VE406: the folder {path} holds no *.{split}.spacy. Name another part with --split, or "
-        "name the files themselves."
-    )
     VE407 = "VE407: the pipeline {pipeline} cannot be loaded: {reason}"
     VE408 = (
         "VE408: the pipeline ({components}) predicts no entities: it has neither a vaner_ner "
@@ -273,8 +269,4 @@ class Messages:
     VE306 = (
         "VE306: no document is left of {paths}: the files are empty, or the leakage guard left out "
         "all of them (see the conversion report)."
-    )
-    VE307 = (
-        "VE307: {path} is not a .spacy file: {error}. Convert the corpus with "
-        "`python -m spacy vaner convert`."
     )

@@ -57,9 +57,11 @@ def get_gold(doc: Doc) -> Gold | None:
     RAISES VanerError: VE015, the dictionary has another form.
     """
     data = doc.user_data.get(KEY)
-    if not data or not ("types" in data or "partial" in data):
+    if data is None:
         return None
     try:
+        if not data.keys() & {"types", "partial"}:
+            return None
         return Gold(
             corpus=data.get("corpus"),
             id=data.get("id"),
@@ -73,7 +75,7 @@ def get_gold(doc: Doc) -> Gold | None:
             ),
             masked=tuple((int(start), int(end)) for start, end in data.get("masked", ())),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise VanerError(Messages.VE015.format(error=error, text=doc.text[:60])) from error
 
 

@@ -6,14 +6,15 @@ an Example, mixes corpora by weight, and keeps protected text out.
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.vocab import Vocab
 
+from spacy_vaner.corpora.docbins import find_files, read_docs
 from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.gold import KEY, get_gold, set_ask
@@ -63,25 +64,6 @@ def _as_list(paths: str | Sequence[str] | None) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def find_spacy_files(paths: Iterable[str | Path], *, split: str) -> list[Path]:
-    """Replace every folder by the `*.SPLIT.spacy` in it, by name.
-
-    RAISES VanerError: VE301, nothing there; VE302, a folder without such a file.
-    """
-    files: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(path.glob(f"*.{split}.spacy"))
-            if not found:
-                raise VanerError(Messages.VE302.format(path=path, split=split))
-            files.update(dict.fromkeys(found))
-        elif path.is_file():
-            files[path] = None
-        else:
-            raise VanerError(Messages.VE301.format(path=path))
-    return list(files)
-
-
 class Corpus:
     """Calls give the examples of an epoch; each call is the next epoch.
 
@@ -122,7 +104,7 @@ class Corpus:
         """Read one epoch.
 
         RAISES VanerError: VE301, VE302, a path without files; VE305, no path; VE306, no document
-            left; VE307, a file that is not of this form.
+            left; VE202, a file that is not of this form.
         """
         if self._documents is None:
             self._documents = list(self._read(nlp.vocab))
@@ -164,8 +146,8 @@ class Corpus:
             raise VanerError(Messages.VE305)
         index = self._protected()
         n_documents = 0
-        for path in find_spacy_files(self.paths, split=self.split):
-            for doc in _read_file(path, vocab):
+        for path in find_files(self.paths, split=self.split):
+            for doc in read_docs(path, vocab):
                 gold = get_gold(doc)
                 if index is not None:
                     verdict = index.check(doc)
@@ -208,11 +190,3 @@ def _times(weight: float, draw: random.Random) -> int:
     whole = int(weight)
     rest = weight - whole
     return whole + (draw.random() < rest if rest else 0)
-
-
-def _read_file(path: Path, vocab: Vocab) -> Iterator[Doc]:
-    try:
-        doc_bin = DocBin().from_disk(path)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise VanerError(Messages.VE307.format(path=path, error=error)) from error
-    yield from doc_bin.get_docs(vocab)

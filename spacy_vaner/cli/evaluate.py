@@ -95,7 +95,7 @@ def evaluate_command(
 
     from tqdm import tqdm
 
-    from spacy_vaner.evaluation.documents import find_files
+    from spacy_vaner.corpora.docbins import find_files
     from spacy_vaner.evaluation.run import evaluate_pipeline
 
     files = find_files(paths, split=split)

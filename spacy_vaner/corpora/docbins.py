@@ -20,6 +20,26 @@ Result = TypeVar("Result")
 _ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE")
 
 
+def find_files(paths: Iterable[str | Path], *, split: str) -> list[Path]:
+    """Replace every folder by the `*.SPLIT.spacy` in it, by name; a file given twice counts once.
+
+    RAISES VanerError: VE301, a path that does not exist; VE302, a folder without such a file.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            files = sorted(path.glob(f"*.{split}.spacy"))
+            if not files:
+                raise VanerError(Messages.VE302.format(path=path, split=split))
+        elif path.is_file():
+            files = [path]
+        else:
+            raise VanerError(Messages.VE301.format(path=path))
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
 def read_docs(path: Path, vocab: Vocab | None = None) -> Iterator[Doc]:
     """The documents of a `.spacy` file.
 

@@ -132,25 +132,5 @@ class GoldFile:
         return tuple(sorted(labels)), annotated or bool(labels)
 
 
-def find_files(paths: Sequence[Path], *, split: str = "test") -> list[Path]:
-    """Replace every folder by the `*.<split>.spacy` in it, by name; a file given twice counts once.
-
-    RAISES VanerError: VE405, a path that does not exist; VE406, a folder without such a file.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        if path.is_dir():
-            files = sorted(path.glob(f"*.{split}.spacy"))
-            if not files:
-                raise VanerError(Messages.VE406.format(path=path, split=split))
-        elif path.is_file():
-            files = [path]
-        else:
-            raise VanerError(Messages.VE405.format(path=path))
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -152,8 +152,8 @@ def test_warnings_are_messages(pipeline, corpora):
 @pytest.mark.parametrize(
     ("arguments", "number"),
     [
-        (["{pipeline}", "{corpora}/missing.spacy"], "VE405"),
-        (["{pipeline}", "{corpora}", "--split", "dev"], "VE406"),
+        (["{pipeline}", "{corpora}/missing.spacy"], "VE301"),
+        (["{pipeline}", "{corpora}", "--split", "dev"], "VE302"),
         (["no_such_pipeline", "{corpora}"], "VE407.*no_such_pipeline"),
         (["{pipeline}", "{corpora}", "--label-map", "CHEM"], "VE409"),
         (["{pipeline}", "{corpora}", "--view", "raw"], "VE411"),

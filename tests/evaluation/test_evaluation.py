@@ -11,8 +11,9 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 
+from spacy_vaner.corpora.docbins import find_files
 from spacy_vaner.errors import VanerError, VanerWarning
-from spacy_vaner.evaluation.documents import GoldFile, find_files
+from spacy_vaner.evaluation.documents import GoldFile
 from spacy_vaner.evaluation.run import evaluate_pipeline
 from spacy_vaner.metrics import Counts
 
@@ -392,13 +393,13 @@ def test_a_folder_stands_for_the_files_of_the_split(tmp_path):
     for name in ("b.test.spacy", "a.test.spacy", "a.train.spacy", "a.test.report.json"):
         (tmp_path / name).touch()
     a, b = tmp_path / "a.test.spacy", tmp_path / "b.test.spacy"
-    assert find_files([tmp_path]) == [a, b]
-    assert find_files([b, tmp_path / "." / "b.test.spacy", tmp_path]) == [b, a]
+    assert find_files([tmp_path], split="test") == [a, b]
+    assert find_files([b, tmp_path / "." / "b.test.spacy", tmp_path], split="test") == [b, a]
     assert find_files([tmp_path], split="train") == [tmp_path / "a.train.spacy"]
-    with pytest.raises(VanerError, match="VE406.*dev.spacy"):
+    with pytest.raises(VanerError, match="VE302.*dev.spacy"):
         find_files([tmp_path], split="dev")
-    with pytest.raises(VanerError, match="VE405.*nowhere"):
-        find_files([tmp_path / "nowhere"])
+    with pytest.raises(VanerError, match="VE301.*nowhere"):
+        find_files([tmp_path / "nowhere"], split="test")
 
 
 def test_predictions_do_not_read_the_gold_of_the_file(tmp_path):
