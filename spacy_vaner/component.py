@@ -126,12 +126,15 @@ def make_vaner_ner(
     model: Model[list[Any], Any],
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "VanerNER":
-    """Make the component. The settings are described in docs/formats.md, section 4."""
+    """Make the component. The settings are described in docs/formats.md, section 4.
+
+    types: a list, or one string with commas between, as it can be given on a command line.
+    """
     return VanerNER(
         nlp.vocab,
         model,
         name,
-        types=types,
+        types=types.split(",") if isinstance(types, str) else types,
         corpus=corpus,
         spans_key=spans_key,
         annotate_ents=annotate_ents,
