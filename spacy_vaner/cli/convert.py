@@ -24,13 +24,13 @@ ALL_SPLITS = "all"
 
 def convert_command(
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="[INPUT] OUTPUT",
-            help="A file of yours and the .spacy file to write; with --corpus only what to write "
-            "(with --split all a folder)",
+            help="A file of yours and the .spacy file to write; with --corpus only the latter, "
+            "with --split all neither",
         ),
-    ],
+    ] = None,
     format_name: Annotated[
         str | None,
         typer.Option("--format", "-f", help="iob (also IOB2, IOBES), pubtator or jsonl"),
@@ -105,6 +105,12 @@ def convert_command(
     corpora_dir: Annotated[
         Path, typer.Option("--corpora-dir", help="Folder that holds the catalogue's corpora")
     ] = Path("corpora"),
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", help="With --split all: folder for CORPUS.VIEW.SPLIT.spacy files"
+        ),
+    ] = None,
     protect: Annotated[
         list[Path] | None,
         typer.Option(
@@ -146,7 +152,7 @@ def convert_command(
     \b
     All splits of several corpora, training splits under the leakage guard;
     what is up to date is left alone:
-      convert --corpus NCBI-disease,BC5CDR --view text --corpora-dir corpora converted/
+      convert --corpus NCBI-disease,BC5CDR --view text --corpora-dir corpora --output-dir converted
     """
     from spacy_vaner.corpora.catalogue import catalogue_conversion
     from spacy_vaner.corpora.convert import Conversion, convert
@@ -164,17 +170,34 @@ def convert_command(
         "--tag-column": tag_column,
         "--pmid-ids": pmid_ids,
     }
-    output = paths[-1]
+    if corpus is not None:
+        _refuse("is for an INPUT of yours; the catalogue says it for --corpus.", for_own_file)
+    if corpus is not None and split == ALL_SPLITS:
+        _refuse("is for one file; with --split all the catalogue protects.", for_one_file)
+        if paths or output_dir is None:
+            raise _usage("With --corpus and --split all give --output-dir and no other path.")
+        _convert_catalogue(
+            _names(corpus) or (),
+            output_dir,
+            corpora_dir=corpora_dir,
+            views=_names(view),
+            tokenizer=tokenizer,
+            guard_within_corpus=guard_own_splits,
+        )
+        return
+    *sources, output = paths or [Path()]
+    if output_dir is not None:
+        raise _usage("--output-dir goes with --corpus and --split all.")
     if corpus is None:
-        if len(paths) != 2 or format_name is None:
-            raise _usage("Give INPUT, OUTPUT and --format, or --corpus and OUTPUT.")
+        if len(sources) != 1 or format_name is None:
+            raise _usage("Give INPUT, OUTPUT and --format, or --corpus.")
         conversion = Conversion(
-            files=(paths[0],),
+            files=(sources[0],),
             format=format_name,
             options={"type_name": type_name, "tag_column": tag_column, "document": document},
             view=view,
             tokenizer=tokenizer,
-            corpus=name or paths[0].name.partition(".")[0],
+            corpus=name or sources[0].name.partition(".")[0],
             types=_names(types),
             partial=_names(partial) or (),
             type_map={source: ours or None for source, ours in _pairs("--type-map", type_map)},
@@ -182,26 +205,12 @@ def convert_command(
         )
         conversion = _with_corpus_names(conversion, corpus_name)
     else:
-        _refuse("is for an INPUT of yours; the catalogue says it for --corpus.", for_own_file)
-        if len(paths) != 1:
-            raise _usage("With --corpus give one path: what to write.")
-        if split == ALL_SPLITS:
-            _refuse("is for one file; with --split all the catalogue protects.", for_one_file)
-            _convert_catalogue(
-                _names(corpus) or (),
-                output,
-                corpora_dir=corpora_dir,
-                views=_names(view),
-                tokenizer=tokenizer,
-                guard_within_corpus=guard_own_splits,
-            )
-            return
-        if view is None or "," in corpus + view:
-            raise _usage("For one split give one --corpus and one --view.")
+        if sources or view is None or "," in corpus + view:
+            raise _usage("For one split give one --corpus, one --view and OUTPUT.")
         conversion = catalogue_conversion(
             corpus, view, split, corpora_dir=corpora_dir, tokenizer=tokenizer
         )
-    if output.suffix != ".spacy" or output.resolve() in [p.resolve() for p in conversion.files]:
+    if output.suffix != ".spacy" or output in sources:
         raise _usage(f"{output} cannot be OUTPUT: it must be another file, named *.spacy.")
     report = convert(
         conversion,

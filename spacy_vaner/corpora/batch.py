@@ -115,7 +115,7 @@ def convert_catalogue(
                 str(path.relative_to(corpora_dir)): _digest(path) for path in conversion.files
             },
             "guard": guard_key if is_train else None,
-            "guard_within_corpus": guard_within_corpus,
+            "guard_within_corpus": guard_within_corpus if is_train else None,
             "spacy": spacy_version,
             "code": code,
         }

@@ -1,0 +1,228 @@
+"""The catalogue, its sample corpus in all forms, and the conversion of several corpora."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from spacy_vaner.corpora import catalogue as catalogue_module
+from spacy_vaner.corpora.batch import convert_catalogue
+from spacy_vaner.corpora.catalogue import catalogue, catalogue_conversion
+from spacy_vaner.corpora.docbins import read_docs
+from spacy_vaner.corpora.formats import FORMATS, read_records
+from spacy_vaner.corpora.guard import ProtectedIndex
+from spacy_vaner.errors import VanerError
+
+CORPORA_DIR = Path(__file__).parents[2] / "project" / "corpora"
+SAMPLE = CORPORA_DIR / "sample"
+
+ROWS = [(corpus, view) for corpus in catalogue() for view in catalogue()[corpus].views]
+
+
+@pytest.mark.parametrize(("corpus", "view"), ROWS)
+def test_a_row_is_consistent(corpus, view):
+    row = catalogue()[corpus].views[view]
+    assert row.format in FORMATS
+    assert set(row.options) <= set(FORMATS[row.format].options)
+    assert set(row.files) == {"train", "dev", "test"}
+    assert {type_ for type_ in row.type_map.values() if type_} <= {*row.types, *row.partial}
+    assert set(row.names) <= {*row.types, *row.partial}
+    assert set(row.protects) <= {"test", "dev"} and "test" in row.protects
+
+
+def contiguous(record):
+    """The mentions that IOB can carry: outermost, contiguous; by non-white characters."""
+    found = [m for m in record.mentions if len(m.fragments) == 1]
+    spans = {(m.type, *m.fragments[0]) for m in found}
+    outer = [
+        (type_, start, end)
+        for type_, start, end in spans
+        if not any(s <= start and end <= e and (s, e) != (start, end) for _, s, e in spans)
+    ]
+    black = [0]
+    for character in record.text:
+        black.append(black[-1] + (not character.isspace()))
+    return sorted((type_, black[start], black[end]) for type_, start, end in outer)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_all_forms_of_the_sample_corpus_say_the_same(split):
+    jsonl = list(read_records(SAMPLE / f"sample.{split}.jsonl", "jsonl"))
+    pubtator = list(read_records(SAMPLE / f"sample.{split}.pubtator", "pubtator"))
+    iob = list(read_records(SAMPLE / f"sample.{split}.iob2", "iob"))
+    assert len(jsonl) == len(pubtator) == len(iob) > 0
+    for a, b, c in zip(jsonl, pubtator, iob, strict=True):
+        assert (a.id, a.text) == (b.id, b.text)
+        # PubTator has no fragments.
+        assert [(m.type, m.fragments) for m in a.mentions if len(m.fragments) == 1] == [
+            (m.type, m.fragments) for m in b.mentions
+        ]
+        assert "".join(c.text.split()) == "".join(a.text.split())
+        assert contiguous(c) == contiguous(a)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("NCBI", "text", "test"), "VE211: .*'NCBI'.*NCBI-disease"),
+        (("sample", "raw", "test"), "VE212: sample .*'raw'.*text, tokens"),
+        (("sample", "text", "all"), "VE213: sample.*'all'.*train, dev, test"),
+        (("BC5CDR", "text", "test"), "VE214: BC5CDR .*CDR_TestSet.*https://"),
+    ],
+)
+def test_what_is_not_in_the_catalogue_or_not_there(arguments, message):
+    with pytest.raises(VanerError, match=message):
+        catalogue_conversion(*arguments, corpora_dir=CORPORA_DIR)
+
+
+def convert_sample(output_dir, **settings):
+    return list(convert_catalogue(["sample"], output_dir, corpora_dir=CORPORA_DIR, **settings))
+
+
+def test_all_splits_of_the_sample_corpus(tmp_path):
+    files = convert_sample(tmp_path / "out")
+    assert [file.path.name for file in files] == [
+        f"sample.{view}.{split}.spacy"
+        for split in ("test", "dev", "train")
+        for view in ("text", "tokens")
+    ]
+    counts = {file.path.name: file.report["documents"] for file in files}
+    assert counts["sample.text.train.spacy"] == counts["sample.tokens.train.spacy"] == 36
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["files"].keys() == counts.keys()
+    assert report["protected"] == ["sample test", "sample dev"]
+    assert "BC5CDR text test" in report["not_protected_for_want_of_files"]
+    index = ProtectedIndex.from_file(tmp_path / "out" / "protected.msgpack")
+    doc = next(read_docs(tmp_path / "out" / "sample.tokens.test.spacy"))
+    assert index.check(doc, within_corpus=True).dropped == "test sentence"
+
+
+def test_what_is_up_to_date_is_left_alone(tmp_path):
+    out = tmp_path / "out"
+    convert_sample(out, views=["text"])
+    stamps = {path: os.stat(path).st_mtime_ns for path in out.glob("*.spacy")}
+    again = convert_sample(out, views=["text"])
+    assert [file.is_new for file in again] == [False] * 3
+    assert {path: os.stat(path).st_mtime_ns for path in out.glob("*.spacy")} == stamps
+    # A setting that changes the training split only; a file that is gone.
+    (out / "sample.text.dev.spacy").unlink()
+    changed = convert_sample(out, views=["text"], guard_within_corpus=True)
+    assert [(file.path.name, file.is_new) for file in changed] == [
+        ("sample.text.test.spacy", False),
+        ("sample.text.dev.spacy", True),
+        ("sample.text.train.spacy", True),
+    ]
+
+
+@pytest.fixture
+def two_corpora(tmp_path, monkeypatch):
+    """A catalogue of two corpora: B's training split holds a document and a sentence of A's."""
+    held = "Held out sentences have eight words or more here."
+    shown = "Shown to choose by is this one, eight words."
+    contents = {
+        "a": {"train": ["Alpha."], "dev": [f"{shown} Else."], "test": [held]},
+        "b": {
+            "train": [f"Beta. {held}", f"Gamma. {shown}", "Delta."],
+            "dev": ["E."],
+            "test": ["F."],
+        },
+    }
+    rows = {}
+    for name, splits in contents.items():
+        for split, texts in splits.items():
+            lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+            (tmp_path / f"{name}.{split}").write_text(lines)
+        files = {split: f"{name}.{split}" for split in splits}
+        rows[name] = {
+            "about": "",
+            "source": "",
+            "licence": "",
+            "types": ["X"],
+            "views": {"text": {"format": "jsonl", "files": files}},
+        }
+    made = {name: catalogue_module._corpus(name, row) for name, row in rows.items()}
+    monkeypatch.setattr("spacy_vaner.corpora.catalogue.catalogue", lambda: made)
+    monkeypatch.setattr("spacy_vaner.corpora.batch.catalogue", lambda: made)
+    return tmp_path
+
+
+def test_the_guard_protects_what_is_not_converted(two_corpora):
+    """A's test and dev splits protect, though only B is asked for."""
+    out = two_corpora / "out"
+    files = list(convert_catalogue(["b"], out, corpora_dir=two_corpora))
+    train = files[-1]
+    assert train.report["documents"] == 2
+    assert train.report["guard"]["dropped_by"] == {"a test": 1}
+    assert train.report["guard"]["masked_by"] == {"a dev": 1}
+    docs = list(read_docs(train.path))
+    assert docs[0].user_data["vaner"]["masked"] == ((7, len(docs[0].text)),)
+
+
+def test_a_changed_protected_split_makes_training_splits_anew(two_corpora):
+    out = two_corpora / "out"
+    list(convert_catalogue(["b"], out, corpora_dir=two_corpora))
+    (two_corpora / "a.test").write_text('{"text": "Other."}\n')
+    files = list(convert_catalogue(["b"], out, corpora_dir=two_corpora))
+    assert [file.is_new for file in files] == [False, False, True]
+    assert files[-1].report["documents"] == 3
+
+
+def test_wrong_names_and_missing_files_are_found_before_anything_is_written(tmp_path):
+    for corpora, views, error in [
+        (["sample", "none"], None, "VE211"),
+        (["sample"], ["raw"], "VE212"),
+        (["sample", "BC5CDR"], None, "VE214"),
+    ]:
+        with pytest.raises(VanerError, match=error):
+            list(convert_catalogue(corpora, tmp_path / "out", corpora_dir=CORPORA_DIR, views=views))
+        assert not (tmp_path / "out").exists()
+
+
+# What the corpora hold: (documents, sentences, mentions), counted from the released files.
+PUBLISHED = {
+    "NCBI-disease.text.train": (593, None, {"Disease": 5145}),
+    "NCBI-disease.text.dev": (100, None, {"Disease": 787}),
+    "NCBI-disease.text.test": (100, None, {"Disease": 960}),
+    "NCBI-disease.tokens.train": (5424, 5424, {"Disease": 5134}),
+    "NCBI-disease.tokens.dev": (923, 923, {"Disease": 787}),
+    "NCBI-disease.tokens.test": (940, 940, {"Disease": 960}),
+    "BC5CDR.text.train": (500, None, {"Chemical": 5203, "Disease": 4182}),
+    "BC5CDR.text.dev": (500, None, {"Chemical": 5347, "Disease": 4244}),
+    "BC5CDR.text.test": (500, None, {"Chemical": 5385, "Disease": 4424}),
+    "BC5CDR.tokens.train": (4560, 4560, {"Chemical": 5203, "Disease": 4182}),
+    "BC5CDR.tokens.dev": (4581, 4581, {"Chemical": 5347, "Disease": 4246}),
+    "BC5CDR.tokens.test": (4797, 4797, {"Chemical": 5385, "Disease": 4424}),
+    "JNLPBA.tokens.train": (1800, 16807, {"Gene": 27803 + 8481 + 844}),
+    "JNLPBA.tokens.dev": (200, 1739, {"Gene": 2466 + 1052 + 107}),
+    "JNLPBA.tokens.test": (404, 3856, {"Gene": 5067 + 1056 + 118}),
+    "JNLPBA.paper.train": (14690, 14690, {"Gene": 32178}),
+    "JNLPBA.paper.dev": (3856, 3856, {"Gene": 8575}),
+    "JNLPBA.paper.test": (3856, 3856, {"Gene": 6241}),
+    "JNLPBA.five-types.test": (
+        404,
+        3856,
+        {"DNA": 1056, "RNA": 118, "cell_line": 500, "cell_type": 1921, "protein": 5067},
+    ),
+}
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_counts_of_the_published_corpora(name, tmp_path):
+    """Needs VANER_CORPORA_DIR, the folder that holds the corpora."""
+    from spacy_vaner.corpora.convert import records
+    from spacy_vaner.corpora.report import ConversionReport
+
+    corpus, view, split = name.split(".")
+    folder = Path(os.environ["VANER_CORPORA_DIR"])
+    conversion = catalogue_conversion(corpus, view, split, corpora_dir=folder)
+    report = ConversionReport()
+    for record in records(conversion, report):
+        report.add_record(record, n_tokens=len(record.words or ()), n_widened=0)
+    counts = (report.documents, report.sentences, dict(sorted(report.mentions.items())))
+    assert counts == PUBLISHED[name]
+    assert report.notes["misaligned"] == (name == "NCBI-disease.text.train")
+    assert report.repeated_documents == (name == "NCBI-disease.text.train")
