@@ -187,8 +187,9 @@ def test_workflow_all_ends_with_scores_and_a_pipeline_and_is_not_repeated(
     assert str(pipeline) in printed
     doc = spacy.load(pipeline)("BRCA1-deficient tumours in mice respond to olaparib.")
     assert "vaner" in doc.spans
-    metrics = json.loads((project_copy / "metrics/sample/tiny.text.0.json").read_text("utf8"))
-    assert metrics["corpora"]["sample"]
+    for asked in ("named", "unnamed"):
+        path = project_copy / f"metrics/sample/tiny.text.0.{asked}.json"
+        assert json.loads(path.read_text("utf8"))["corpora"]["sample"]
     again = run("all")
     assert again.count("nothing changed") == 4
     changed = run("all", "--vars.seed", "1")
@@ -202,11 +203,12 @@ def test_workflow_paper_runs_on_any_llama(project_copy: Path, run: Run, tmp_path
     texts = srsly.read_jsonl(PROJECT / "corpora/sample/sample.train.jsonl")
     backbone = save_tiny_llama(tmp_path / "llama", [record["text"] for record in texts])
     for config in ("paper", "authors"):
-        options = ("paper_corpora", "sample", "backbone", str(backbone), "paper_config", config)
-        named = [
-            x for n, v in zip(options[::2], options[1::2], strict=True) for x in (f"--vars.{n}", v)
-        ]
-        printed = run("paper", *named)
+        printed = run(
+            "paper",
+            *("--vars.paper_corpora", "sample"),
+            *("--vars.paper_config", config),
+            *("--vars.backbone", str(backbone)),
+        )
         assert re.search(r"sample +Gene ", printed)
         folder = project_copy / f"training/sample/{config}.tokens.0/model-best"
         weights = folder / "vaner_ner/weights.safetensors"

@@ -119,6 +119,8 @@ def evaluate_command(
             on_progress=advance,
         )
     print(format_result(result))
+    # print, since wasabi breaks long lines, and a path is to be copied.
+    print(f"Pipeline: {Path(pipeline).resolve() if Path(pipeline).exists() else pipeline}")
     if output is not None:
         result.to_disk(output)
         msg.good(f"Saved to {output}")
