@@ -110,7 +110,7 @@ _default_config = Config().from_str(DEFAULT_CONFIG)
 def make_vaner_ner(
     nlp: Language,
     name: str,
-    types: list[str],
+    types: list[str] | str,
     corpus: str | dict[str, str] | None,
     spans_key: str | None,
     annotate_ents: bool,
