@@ -270,3 +270,62 @@ class Messages:
         "VE306: no document is left of {paths}: the files are empty, or the leakage guard left out "
         "all of them (see the conversion report)."
     )
+
+    # 5xx: pretraining
+    VE501 = "VE501: {path} cannot be read as JSON: {error}."
+    VE502 = "VE502: {path} has faults:{faults}\nThe settings are explained in docs/pretraining.md."
+    VE503 = (
+        "VE503: {path}, line {line}: this is not UTF-8 (byte 0x{byte:02x}). Convert the file, e.g. "
+        "with iconv -f latin1 -t utf8."
+    )
+    VE504 = "VE504: {path} cannot be read after line {line}: {reason}. Get the file again."
+    VE505 = (
+        "VE505: {path}, line {line}: expected {expected}; found: {found!r}. A file of names is a "
+        "table with tabs and a header with the columns name, type and id."
+    )
+    VE506 = (
+        "VE506: {path} cannot be a source ({reason}). Give .txt or .txt.xz files (a document a "
+        "line), .tsv or .tsv.xz files of names, or folders with them."
+    )
+    VE507 = (
+        "VE507: {path} is missing or damaged: {reason}. Prepare the text again "
+        "(`python -m spacy_vaner.training prepare`), or copy the whole folder again."
+    )
+    VE508 = (
+        "VE508: the tokenizer {path} names no mask_token in its tokenizer_config.json, so nothing "
+        "can be masked. Make one with `python -m spacy vaner tokenizer`."
+    )
+    VE509 = (
+        "VE509: {path} holds a run already. Continue it with --resume, or name another output."
+    )
+    VE510 = "VE510: there is no checkpoint in {path} to resume from. Leave --resume out."
+    VE511 = (
+        "VE511: the checkpoint {path} was made with other settings: {differences}. Take the "
+        "settings of the run, or start a new one from its weights with --init-weights."
+    )
+    VE512 = (
+        "VE512: {path} cannot be written: {error}. The last good checkpoint stays: {last}. Make "
+        "room and continue with --resume."
+    )
+    VE513 = (
+        "VE513: the loss is no number any more (step {step}). The last good checkpoint: {last}. "
+        "Lower optimizer.lr, or make schedule.warmup_steps longer."
+    )
+    VE514 = "VE514: the weights in {path} do not fit or cannot be read: {reason}."
+    VE515 = "VE515: {path} is missing or damaged: {reason}. Copy the parts again."
+    VE516 = (
+        "VE516: {path} cannot be read as a file of protected runs: {reason}. Make it anew with "
+        "`python -m spacy vaner protected-runs`."
+    )
+    VE517 = (
+        "VE517: the {split} text in {path} has {n} subwords; a row takes {row}. Prepare more text "
+        "(or a higher --dev-share), or lower row_subwords."
+    )
+    VE518 = "VE518: drawing the curve needs matplotlib ({reason}). Install it: pip install matplotlib."
+    VE519 = "VE519: {path} is there already and was not made by this command. Name another output."
+    VE520 = "VE520: {problem} See `python -m spacy_vaner.training --help`."
+    VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."
+    VW502 = (
+        "VW502: the run goes on with other settings than before: {differences}. Its loss series is "
+        "no longer that of one uninterrupted run."
+    )

@@ -6,6 +6,7 @@ Names of parameters are PEFT's without the adapter's own name, as in its files
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,7 +35,10 @@ def add_adapter(decoder: nn.Module, adapter: Lora) -> nn.Module:
         target_modules=targets,
     )
     try:
-        model: nn.Module = peft.get_peft_model(decoder, config, adapter_name=_ADAPTER)
+        with warnings.catch_warnings():
+            # peft asks transformers 5 for a property under its old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            model: nn.Module = peft.get_peft_model(decoder, config, adapter_name=_ADAPTER)
     except ValueError as error:
         raise VanerError(Messages.VE127.format(targets=targets, error=error)) from None
     return model

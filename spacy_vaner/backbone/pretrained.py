@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +24,8 @@ from .settings import HFBackbone, SmallLlama
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_SMALL_FILES = (
-    _CONFIG,
-    _INDEX,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+_SMALL_FILES = (_CONFIG, _INDEX, *_TOKENIZER_FILES, "tokenizer_config.json")
 
 # What decides the function that the weights compute. The rest of config.json changes whenever
 # another version of transformers saves it.
@@ -46,6 +41,7 @@ _CONFIG_KEYS = (
     "rms_norm_eps",
 )
 _SAMPLE_BYTES = 1024
+_MAX_ERROR_LENGTH = 300
 
 
 class DecoderConfig(Protocol):
@@ -71,18 +67,20 @@ def find_backbone(settings: HFBackbone) -> Path:
         weight_files(folder)
         return folder
     # The cached snapshot first, so that nothing touches the network when all is there.
-    try:
-        folder = _snapshot(settings, local_files_only=True)
-        if all(path.is_file() for path in weight_files(folder)):
-            return folder
-    except (OSError, ValueError):
-        pass
-    try:
-        return _snapshot(settings, local_files_only=False)
-    except (OSError, ValueError) as error:
-        if isinstance(error, VanerError):
-            raise
-        raise VanerError(Messages.VE120.format(name=settings.name, error=error)) from error
+    for local_files_only in (True, False):
+        try:
+            folder = _snapshot(settings, local_files_only=local_files_only)
+            missing = _missing_files(folder)
+        except VanerError:
+            if not local_files_only:
+                raise
+        except (OSError, ValueError) as error:
+            reason = _brief(error)
+        else:
+            if not missing:
+                return folder
+            reason = f"its cached copy lacks {', '.join(missing)}"
+    raise VanerError(Messages.VE120.format(name=settings.name, error=reason))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -131,23 +129,23 @@ def config_fingerprint(folder: Path) -> str:
 
     RAISES VanerError: VE122, a config that is missing or damaged.
     """
-    path = folder / _CONFIG
-    try:
-        config = json.loads(path.read_bytes())
-        facts = {key: config.get(key) for key in _CONFIG_KEYS}
-        # transformers 5 moved it.
-        parameters = config.get("rope_parameters") or {}
-        facts["rope_theta"] = config.get("rope_theta", parameters.get("rope_theta"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise VanerError(Messages.VE122.format(path=path, error=error)) from None
+    config = _read_config(folder)
+    facts = {key: config.get(key) for key in _CONFIG_KEYS}
+    # transformers 5 moved it.
+    parameters = config.get("rope_parameters") or {}
+    facts["rope_theta"] = config.get("rope_theta", parameters.get("rope_theta"))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf8")).hexdigest()
 
 
 def load_pretrained(folder: Path, settings: HFBackbone) -> nn.Module:
     """Load the decoder without its language-model head, on the CPU, in evaluation mode.
 
-    RAISES VanerError: VE123, transformers cannot load it; VE124, weights are missing in the files.
+    RAISES VanerError: VE122, no config; VE123, transformers cannot load it; VE124, weights are
+        missing in the files; VE107, it is no decoder like LLaMA.
     """
+    # Without a model_type, transformers guesses from the folder's name: a folder "llama" would
+    # become a LLaMA of 7 billion random weights.
+    _read_config(folder)
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     try:
         with quiet_transformers():
@@ -162,12 +160,16 @@ def load_pretrained(folder: Path, settings: HFBackbone) -> nn.Module:
                 output_loading_info=True,
             )
     except Exception as error:  # any of transformers', safetensors' and torch's own
-        raise VanerError(Messages.VE123.format(folder=folder, error=error)) from error
+        raise VanerError(Messages.VE123.format(folder=folder, error=_brief(error))) from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise VanerError(
             Messages.VE124.format(folder=folder, n_missing=len(missing), first=missing[0])
         )
+    for key in ("hidden_size", "max_position_embeddings", "vocab_size"):
+        if not hasattr(model.config, key):
+            reason = f"its config has no {key}"
+            raise VanerError(Messages.VE107.format(backbone=settings.name, error=reason))
     decoder: nn.Module = model
     return decoder.eval()
 
@@ -223,6 +225,30 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def _missing_files(folder: Path) -> list[str]:
+    missing = [path.name for path in weight_files(folder) if not path.is_file()]
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        missing.append(_TOKENIZER_FILES[0])
+    return missing
+
+
+def _brief(error: Exception) -> str:
+    # Some messages list every model that there is.
+    first_line = str(error).partition("\n")[0]
+    return textwrap.shorten(first_line, _MAX_ERROR_LENGTH, placeholder=" …")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+        if not config.get("model_type"):
+            raise ValueError("it names no model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise VanerError(Messages.VE122.format(path=path, error=error)) from None
+    return config
 
 
 def _transformers() -> Any:

@@ -167,7 +167,14 @@ class Tagger(nn.Module):
                 backbone=self._backbone_name,
                 attn_implementation=self.settings.attn_implementation,
             )
-        except (TypeError, RuntimeError) as error:
+        except VanerError:
+            raise
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            RuntimeError,
+        ) as error:  # from the model's own code
             raise VanerError(
                 Messages.VE107.format(backbone=self._backbone_name, error=error)
             ) from error

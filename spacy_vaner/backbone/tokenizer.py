@@ -13,13 +13,23 @@ import hashlib
 import json
 import os
 import re
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers import trainers as bpe_trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from ..errors import Messages, VanerError
 
@@ -91,9 +101,7 @@ class SubwordTokenizer:
             adds by itself, has an empty span; subwords that share a character (bytes of an emoji)
             all have its span.
         """
-        encoding = self._tokenizer.encode(
-            _LONE_SURROGATE.sub("\ufffd", text), add_special_tokens=False
-        )
+        encoding = self._tokenizer.encode(_replace_surrogates(text), add_special_tokens=False)
         ids: list[int] = encoding.ids
         marks = self._marks
         spans = []
@@ -157,6 +165,27 @@ class SubwordTokenizer:
             raise VanerError(Messages.VE111.format(file=TOKENIZER_FILE, where=folder))
         return cls.from_files(files)
 
+    def to_folder(self, folder: Path) -> None:
+        """Write the folder that `from_folder` and AutoTokenizer read: beside it, then renamed.
+
+        RAISES VanerError: VE114, the folder is there and holds something else than a tokenizer.
+        """
+        files = self.to_files()
+        # A tokenizer may be replaced; anything else in its place is somebody's work.
+        if folder.exists() and (
+            not folder.is_dir() or any(path.name not in files for path in folder.iterdir())
+        ):
+            raise VanerError(Messages.VE114.format(folder=folder))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+            fresh, replaced = Path(beside) / "new", Path(beside) / "old"
+            fresh.mkdir()
+            for name, content in files.items():
+                (fresh / name).write_bytes(content)
+            if folder.exists():
+                folder.rename(replaced)
+            fresh.rename(folder)
+
     def fingerprint(self) -> str:
         """Hash of what the tokenizer does: vocabulary, BOS, and the encoding of a probe.
 
@@ -201,31 +230,36 @@ def train_bpe(
     alone, case is kept, white space only marks that the next subword begins a word. Characters
     that the vocabulary lacks are spelt in bytes.
 
+    texts: read twice; an iterator is kept in memory for that, so give a list or a re-iterable.
     vocab_size: the highest; 5 special and 256 byte tokens included. Small data gives fewer.
-    min_frequency: of a pair that is merged.
+    min_frequency: of a pair that is merged, and of a character that gets an id of its own.
     RAISES VanerError: VE112, a vocabulary without room for letters; VE113, no text.
     """
     n_fixed = len(_SPECIAL_TOKENS) + len(_BYTE_TOKENS)
     if vocab_size <= n_fixed:
         raise VanerError(Messages.VE112.format(vocab_size=vocab_size, n_fixed=n_fixed))
-    n_trained = vocab_size - len(_BYTE_TOKENS)
-    tokenizer = Tokenizer(models.BPE())
-    _set_pipeline(tokenizer)
-    trainer = bpe_trainers.BpeTrainer(
-        vocab_size=n_trained,
+    if iter(texts) is texts:
+        texts = list(texts)
+    # Half of the room at most for single characters: the rare ones have their bytes.
+    alphabet = _alphabet(texts, min_frequency)[: (vocab_size - n_fixed + 1) // 2]
+    if not alphabet:
+        raise VanerError(Messages.VE113)
+    specials = list(_SPECIAL_TOKENS.values())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(_BYTE_TOKENS),
         min_frequency=min_frequency,
-        special_tokens=list(_SPECIAL_TOKENS.values()),
-        # Half of the room at most for single characters: the rare ones have their bytes.
-        limit_alphabet=max(1, (vocab_size - n_fixed) // 2),
+        special_tokens=specials,
+        # Given, not found by the trainer: it breaks ties between rare characters at random.
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         show_progress=False,
     )
+    tokenizer = Tokenizer(models.BPE())
+    _set_pipeline(tokenizer)
     with _single_threaded():
-        tokenizer.train_from_iterator(_clean(texts), trainer)
+        tokenizer.train_from_iterator(map(_replace_surrogates, texts), trainer)
     trained = json.loads(tokenizer.to_str())["model"]
-    specials = list(_SPECIAL_TOKENS.values())
     learned = sorted(set(trained["vocab"]) - set(specials), key=trained["vocab"].__getitem__)
-    if not learned:
-        raise VanerError(Messages.VE113)
     vocab = {token: id_ for id_, token in enumerate(specials + _BYTE_TOKENS + learned)}
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in trained["merges"]]
     complete = Tokenizer(
@@ -267,9 +301,23 @@ def _set_pipeline(tokenizer: Tokenizer) -> None:
     )
 
 
-def _clean(texts: Iterable[str]) -> Iterator[str]:
+def _alphabet(texts: Iterable[str], min_frequency: int) -> list[str]:
+    """The characters that occur often enough, the most frequent first."""
+    counts: Counter[str] = Counter()
     for text in texts:
-        yield _LONE_SURROGATE.sub("\ufffd", text)
+        counts.update(_replace_surrogates(text))
+    spaces = [character for character in counts if character.isspace()]
+    for space in spaces:
+        del counts[space]
+    if counts:
+        counts[_METASPACE] = max(counts.values()) + 1
+    frequent = [character for character, count in counts.items() if count >= min_frequency]
+    return sorted(frequent, key=lambda character: (-counts[character], character))
+
+
+def _replace_surrogates(text: str) -> str:
+    # One character for another, so that offsets stay.
+    return _LONE_SURROGATE.sub("\ufffd", text)
 
 
 @contextmanager
