@@ -80,6 +80,13 @@ def test_less_than_a_whole_sentence_of_eight_words_is_free(text):
     assert protecting(f"{SHORT} {LONG}").check(make(text)).hits == ()
 
 
+def test_a_sentence_ends_where_a_word_ends():
+    index = protecting(LONG.removesuffix("s."))
+    assert index.check(make(LONG)).hits == ()
+    assert index.check(make(LONG.replace("families", "family of ten"))).hits == ()
+    assert index.check(make(LONG.replace("families", "familie"))).dropped == "test sentence"
+
+
 @pytest.mark.parametrize("n_words", [7, 8])
 def test_eight_words(n_words):
     sentence = " ".join("abcdefghij"[:n_words]) + "."
