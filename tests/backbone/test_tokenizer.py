@@ -214,6 +214,13 @@ def test_unreadable_files_are_named(files: dict[str, bytes], number: str, tmp_pa
         SubwordTokenizer.from_folder(tmp_path)
 
 
+def test_a_sentencepiece_model_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"no model")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(VanerError, match=r"VE110: the tokenizer's tokenizer\.model"):
+        SubwordTokenizer.from_folder(tmp_path)
+
+
 def test_threads_share_one_tokenizer() -> None:
     tokenizer = train_bpe(TEXTS, vocab_size=400)
     texts = [f"{TEXTS[i % 4]} {i}" for i in range(400)]

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import spacy
+import typer
 from spacy.tokens import DocBin
+from typer.testing import CliRunner
 
 from spacy_vaner.backbone import SubwordTokenizer, train_bpe
 from spacy_vaner.cli.tokenizer import tokenizer_command
@@ -45,3 +47,14 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_written(
     with pytest.raises(VanerError, match=f"VE115: .*{name}"):
         tokenizer_command([tmp_path / name], tmp_path / "out", vocab_size=400)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_takes_files_and_then_the_output(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(tokenizer_command)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("\n".join(TEXTS), encoding="utf8")
+    arguments = [str(tmp_path / name) for name in ("a.txt", "b.txt", "out")]
+    result = CliRunner().invoke(app, [*arguments, "--vocab-size", "300"])
+    assert result.exit_code == 0, result.output
+    assert SubwordTokenizer.from_folder(tmp_path / "out").n_tokens == 300
