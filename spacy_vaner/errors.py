@@ -55,8 +55,8 @@ class Messages:
         "for {annotated}. Set components.vaner_ner.types to types that the corpora have."
     )
     VW018 = (
-        "VW018: among the first training documents none is annotated for {types} (they are for "
-        "{annotated}). If no other document is, these types will not be learned."
+        "VW018: no training document is annotated for {types} (they are for {annotated}). These "
+        "types will not be learned; set components.vaner_ner.types to the others, or add a corpus."
     )
     VE019 = (
         "VE019: the two sides of a training example have different texts ({text!r} …). Make the "
@@ -70,6 +70,14 @@ class Messages:
     VE022 = (
         'VE022: {name!r} can\'t be the name of a type: it must be text without ":", "=" and line '
         "breaks (they do not survive a config file)."
+    )
+    VE023 = (
+        "VE023: {file} of the saved component is damaged: {error}. Save the pipeline again, or "
+        "copy all files."
+    )
+    VE024 = (
+        "VE024: without an adapter all parameters of the backbone are trained, and in {dtype} "
+        'small updates would be lost. Set model.backbone.dtype = "float32", or give model.adapter.'
     )
     VW010 = (
         "VW010: the span getter left out text ({n} subwords in this document). It is read in "
@@ -267,8 +275,8 @@ class Messages:
         "commas between) or in [paths]."
     )
     VE306 = (
-        "VE306: no document is left of {paths}: the files are empty, or the leakage guard left out "
-        "all of them (see the conversion report)."
+        "VE306: no document is left of {paths}: the files are empty, their weights are 0, or the "
+        "leakage guard left out all of them (see the conversion report)."
     )
 
     # 5xx: pretraining
@@ -295,9 +303,7 @@ class Messages:
         "VE508: the tokenizer {path} names no mask_token in its tokenizer_config.json, so nothing "
         "can be masked. Make one with `python -m spacy vaner tokenizer`."
     )
-    VE509 = (
-        "VE509: {path} holds a run already. Continue it with --resume, or name another output."
-    )
+    VE509 = "VE509: {path} holds a run already. Continue it with --resume, or name another output."
     VE510 = "VE510: there is no checkpoint in {path} to resume from. Leave --resume out."
     VE511 = (
         "VE511: the checkpoint {path} was made with other settings: {differences}. Take the "
@@ -321,7 +327,10 @@ class Messages:
         "VE517: the {split} text in {path} has {n} subwords; a row takes {row}. Prepare more text "
         "(or a higher --dev-share), or lower row_subwords."
     )
-    VE518 = "VE518: drawing the curve needs matplotlib ({reason}). Install it: pip install matplotlib."
+    VE518 = (
+        "VE518: drawing the curve needs matplotlib ({reason}). Install it with "
+        "pip install matplotlib."
+    )
     VE519 = "VE519: {path} is there already and was not made by this command. Name another output."
     VE520 = "VE520: {problem} See `python -m spacy_vaner.training --help`."
     VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."

@@ -1,0 +1,289 @@
+"""`python -m spacy_vaner.training …`: the commands of pretraining, without spaCy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from spacy_vaner.errors import Messages, VanerError, VanerWarning
+
+SIGNALLED = 128
+"""Exit status of a run that a signal stopped, plus the signal's number, as shells give it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; RETURNS the exit status."""
+    options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            status: int = options.run(options)
+        except VanerError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return status
+
+
+def run_prepare(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    tokenizer_path: Path,
+    protected_path: Path | None,
+    repeat: Sequence[str],
+    dev_share: float,
+) -> str:
+    """Prepare with a progress bar; RETURNS what to tell the user."""
+    from spacy_vaner.training.prepare import prepare
+    from spacy_vaner.training.protected import ProtectedRuns
+    from spacy_vaner.training.sources import find_sources
+
+    sources = find_sources(paths, dict(map(_repeat, repeat)))
+    protected = ProtectedRuns.from_file(protected_path) if protected_path else None
+    bar = _ProgressBar("documents")
+    header = prepare(
+        sources,
+        output,
+        tokenizer_path=tokenizer_path,
+        protected=protected,
+        dev_share=dev_share,
+        on_progress=lambda source, n_documents: bar.show(source.path.name, n_documents),
+    )
+    bar.close()
+    rows = [
+        f"{source.name}: {source.n_documents:,} documents, {source.n_words:,} words, "
+        f"{source.n_subwords:,} subwords ({source.share:.1%}); left out: {source.n_empty} empty, "
+        f"{source.n_protected} protected"
+        for source in header.sources
+    ]
+    n_subwords = header.n_subwords
+    rows.append(f"{n_subwords['train']:,} subwords to train on, {n_subwords['dev']:,} for dev loss")
+    return "\n".join(rows)
+
+
+def run_pretrain(
+    config_path: Path,
+    output: Path,
+    *,
+    overrides: Sequence[str],
+    resume: bool,
+    init_weights: Path | None,
+    max_minutes: float | None,
+) -> tuple[str, int]:
+    """Pretrain with a progress bar; RETURNS what to tell the user, and the exit status."""
+    from spacy_vaner.training.config import read_config
+    from spacy_vaner.training.loop import pretrain
+
+    if max_minutes is not None:
+        overrides = [*overrides, f"max_minutes={max_minutes}"]
+    config = read_config(config_path, overrides)
+    bar = _ProgressBar("steps", config.n_steps)
+    outcome = pretrain(
+        config, output, resume=resume, init_weights=init_weights, on_step=bar.show_record
+    )
+    bar.close()
+    if outcome.backbone is not None:
+        return f"Finished after {outcome.step} steps: {outcome.backbone}", 0
+    status = SIGNALLED + outcome.signal if outcome.signal else 0
+    return (
+        f"Stopped after {outcome.step} steps ({outcome.reason}); {outcome.checkpoint}. "
+        "Go on with --resume.",
+        status,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m spacy_vaner.training", description="Pretrain a backbone on plain text."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    prepare = command("prepare", _prepare, "Tokenise texts into a folder of token ids.")
+    prepare.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        help=".txt, .txt.xz (a document a line), .tsv, .tsv.xz (names), or folders with them",
+    )
+    prepare.add_argument("output", type=Path, help="folder to write")
+    prepare.add_argument(
+        "--tokenizer", type=Path, required=True, help="folder with a tokenizer.json"
+    )
+    prepare.add_argument(
+        "--protected", type=Path, help="file of `python -m spacy vaner protected-runs`"
+    )
+    prepare.add_argument(
+        "--repeat",
+        action="append",
+        default=[],
+        metavar="FILE=N",
+        help="write the documents of this file N times; may be repeated",
+    )
+    prepare.add_argument(
+        "--dev-share", type=float, default=0.002, help="share of the documents for the dev loss"
+    )
+    pretrain = command("pretrain", _pretrain, "Train a backbone on a folder of token ids.")
+    pretrain.add_argument("config", type=Path, help="settings as JSON (docs/pretraining.md)")
+    pretrain.add_argument("output", type=Path, help="folder of the run")
+    pretrain.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a setting, e.g. optimizer.lr=0.001; may be repeated",
+    )
+    pretrain.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
+    )
+    pretrain.add_argument(
+        "--init-weights", type=Path, help="folder or file of weights to start from"
+    )
+    pretrain.add_argument("--max-minutes", type=float, help="stop so, with a checkpoint")
+    export = command("export", _export, "Write a checkpoint's backbone for use elsewhere.")
+    export.add_argument("source", type=Path, help="a checkpoint, or the finished backbone")
+    export.add_argument("output", type=Path, help="folder to write")
+    export.add_argument(
+        "--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"), help="of weights"
+    )
+    export.add_argument(
+        "--part-mb", type=float, default=0, help="cut the weights into parts of so many MB"
+    )
+    join = command("join", _join, "Put the parts of exported weights together.")
+    join.add_argument("folder", type=Path, help="the folder that `export` wrote")
+    plot = command("plot", _plot, "Draw the curve of a run as PNG; needs matplotlib.")
+    plot.add_argument("run_folder", type=Path, metavar="output", help="folder of the run")
+    plot.add_argument("png", type=Path, help="file to write")
+    return parser
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    told = run_prepare(
+        options.paths,
+        options.output,
+        tokenizer_path=options.tokenizer,
+        protected_path=options.protected,
+        repeat=options.repeat,
+        dev_share=options.dev_share,
+    )
+    print(told)
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    told, status = run_pretrain(
+        options.config,
+        options.output,
+        overrides=options.overrides,
+        resume=options.resume,
+        init_weights=options.init_weights,
+        max_minutes=options.max_minutes,
+    )
+    print(told)
+    return status
+
+
+def _export(options: argparse.Namespace) -> int:
+    from spacy_vaner.training.export import export
+
+    part_bytes = round(options.part_mb * 1e6)
+    export(options.source, options.output, dtype=options.dtype, part_bytes=part_bytes)
+    return 0
+
+
+def _join(options: argparse.Namespace) -> int:
+    from spacy_vaner.training.export import join
+
+    join(options.folder)
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from spacy_vaner.training.log import LOG_FILE, plot
+
+    plot(options.run_folder / LOG_FILE, options.png)
+    return 0
+
+
+def _repeat(option: str) -> tuple[str, int]:
+    name, _, number = option.rpartition("=")
+    if not name or not number.isdigit() or int(number) < 1:
+        problem = f"--repeat {option}: expected FILE=N."
+        raise VanerError(Messages.VE520.format(problem=problem))
+    return name, int(number)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, VanerWarning):
+        print(message, file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+class _ProgressBar:
+    """tqdm's bar where tqdm is installed and somebody watches; else a line now and then."""
+
+    _LINES_EVERY = 100
+
+    def __init__(self, unit: str, total: int | None = None) -> None:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return
+            self._bar = tqdm(total=total, unit=f" {unit}", dynamic_ncols=True)
+
+    def show(self, text: str, n: int) -> None:
+        if self._bar is not None:
+            self._bar.set_description(text)
+            self._bar.update(n)
+
+    def show_record(self, record: dict[str, Any]) -> None:
+        """Show a line of the log."""
+        if "dev_loss" in record:
+            line = (
+                f"step {record['step'] + 1}: dev loss {record['dev_loss']:.4f}, "
+                f"perplexity {record['dev_perplexity']:.2f}"
+            )
+            self._say(line)
+        elif self._bar is not None:
+            self._bar.n = record["step"] + 1
+            self._bar.set_postfix_str(
+                f"loss {record['loss']:.3f}, {record['subwords_per_s']:,.0f} subwords/s"
+            )
+        elif (record["step"] + 1) % self._LINES_EVERY == 0:
+            self._say(
+                f"step {record['step'] + 1}: loss {record['loss']:.4f}, "
+                f"{record['subwords_per_s']:,.0f} subwords/s"
+            )
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

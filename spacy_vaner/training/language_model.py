@@ -1,0 +1,145 @@
+"""The model that is pretrained: a decoder with its embedding as output layer.
+
+The decoder is an ordinary LlamaModel; attention is made as the backbone library makes it, so what
+is learned here is what the tagger computes with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from spacy_vaner.backbone.attention import bidirectional_mask
+from spacy_vaner.backbone.pretrained import fresh_decoder, quiet_transformers, small_llama_config
+from spacy_vaner.backbone.settings import SmallLlama
+from spacy_vaner.errors import Messages, VanerError
+
+WEIGHTS_FILE = "model.safetensors"
+BACKBONE_CONFIG_FILE = "config.json"
+
+
+class LanguageModel(nn.Module):
+    """Predicts subwords from states, with the input embedding as output layer.
+
+    decoder: a LlamaModel; its parameters are all that there are.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, input_ids: Tensor, positions: Tensor, targets: Tensor, causal: bool
+    ) -> Tensor:
+        """Sum the losses of the predictions.
+
+        input_ids: (rows, S), without padding.
+        positions, targets: (predictions,), as in Batch.
+        RETURNS: (), fp32, the sum of the cross entropies in nats.
+        """
+        rows, size = input_ids.shape
+        decoder: Any = self.decoder
+        embedding: Tensor = decoder.get_input_embeddings().weight
+        mask = _causal_mask(size, embedding) if causal else _full_mask(size, embedding)
+        states = decoder(
+            input_ids=input_ids,
+            attention_mask=mask.expand(rows, 1, size, size),
+            position_ids=torch.arange(size, device=input_ids.device)[None, :],
+            use_cache=False,
+        ).last_hidden_state
+        chosen = states.reshape(rows * size, -1).index_select(0, positions)
+        logits = nn.functional.linear(chosen, embedding)
+        return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def make_decoder(settings: SmallLlama, n_subwords: int, *, seed: int) -> nn.Module:
+    """A LLaMA with random fp32 weights that depend on the seed alone, ready to train."""
+    config = small_llama_config(settings, n_subwords)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return fresh_decoder(config, settings.attn_implementation).train()
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Compute in bf16 where `precision` says so; weights stay fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def decoder_weights(decoder: nn.Module) -> dict[str, Tensor]:
+    """The weights by the names that transformers reads, on the CPU."""
+    return {name: t.detach().cpu().contiguous() for name, t in decoder.state_dict().items()}
+
+
+def decoder_config(decoder: nn.Module, dtype: torch.dtype) -> bytes:
+    """The config.json of a folder that transformers reads."""
+    config: Any = decoder.config
+    with quiet_transformers():
+        values = json.loads(config.to_json_string(use_diff=False))
+    values["architectures"] = [type(decoder).__name__]
+    values["torch_dtype"] = str(dtype).removeprefix("torch.")
+    values.pop("_attn_implementation", None)
+    return json.dumps(values, indent=2, sort_keys=True).encode("utf8")
+
+
+def set_weights(decoder: nn.Module, path: Path) -> None:
+    """Copy weights into the decoder; every tensor needs its place and its shape.
+
+    path: a model.safetensors, of any dtype, or a folder with one.
+    RAISES VanerError: VE514.
+    """
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    places = decoder.state_dict()
+    try:
+        tensors = load_tensors(file.read_bytes())
+        differing = {
+            name
+            for name in tensors.keys() | places.keys()
+            if name not in tensors
+            or name not in places
+            or tensors[name].shape != places[name].shape
+        }
+        if differing:
+            first = min(differing)
+            found = [
+                list(side[first].shape) if first in side else None for side in (tensors, places)
+            ]
+            raise ValueError(
+                f"{len(differing)} tensors differ, the first is {first} with shape {found[0]} "
+                f"instead of {found[1]}"
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise VanerError(Messages.VE514.format(path=file, reason=error)) from None
+    for name, place in places.items():
+        place.copy_(tensors[name])
+
+
+def flops_per_subword(decoder: nn.Module, *, row_subwords: int, predicted_share: float) -> float:
+    """Floating-point operations of a training step, forward and backward, per subword read.
+
+    Two per multiplication and addition; the backward pass costs twice the forward one.
+    predicted_share: of the subwords that reach the output layer.
+    """
+    config: Any = decoder.config
+    n_hidden = sum(
+        p.numel() for name, p in decoder.named_parameters() if "embed_tokens" not in name
+    )
+    attention = 2 * row_subwords * config.hidden_size * config.num_hidden_layers
+    output = predicted_share * config.vocab_size * config.hidden_size
+    return float(6 * (n_hidden + attention + output))
+
+
+def _full_mask(size: int, like: Tensor) -> Tensor:
+    lengths = torch.full((1,), size, device=like.device)
+    return bidirectional_mask(lengths, size, like.dtype)
+
+
+def _causal_mask(size: int, like: Tensor) -> Tensor:
+    lowest = torch.full((size, size), torch.finfo(like.dtype).min, device=like.device)
+    return torch.triu(lowest.to(like.dtype), diagonal=1)[None, None]
