@@ -151,6 +151,7 @@ def make_vaner_ner(
     )
 
 
+_SETTINGS = "cfg.json"
 # Settings that a saved component carries; the device belongs to the machine, not to the model.
 _SAVED_SETTINGS = (
     "types",
@@ -281,11 +282,14 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         self,
         doc: Doc,
         *,
+        batch_size: int = 1,
         types: Sequence[str] | None = None,
         corpus: CorpusName | _AsSet = _AS_SET,
     ) -> Doc:
         """Find the entities of one document.
 
+        batch_size: not used; nlp.pipe writes it into the caller's component_cfg, which may then be
+            given to nlp as well.
         types, corpus: asked in this call instead of what the component is set to.
         """
         error_handler = self.get_error_handler()
@@ -363,7 +367,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             types = self.types if ask is None else ask["types"]
         if isinstance(corpus, _AsSet):
             corpus = self.corpus if ask is None else ask["corpus"]
-        return [Question(name, name_for(corpus, name)) for name in types]
+        return [Question(name, name_for(corpus, name)) for name in dict.fromkeys(types)]
 
     def set_annotations(
         self, docs: Iterable[Doc], predictions: Iterable[Sequence[ScoredSpan]]
@@ -524,26 +528,32 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
 
     def _files(self) -> dict[str, bytes]:
         """Everything that is saved: file name to content."""
-        settings = {"configured": self._configured, "now": self._settings()}
-        return {
-            "cfg.json": srsly.json_dumps(settings, indent=2).encode("utf8"),
-            **tagger_model.model_files(self.model),
+        model_files = tagger_model.model_files(self.model)
+        settings = {
+            "configured": self._configured,
+            "now": self._settings(),
+            "files": sorted(model_files),
         }
+        return {_SETTINGS: srsly.json_dumps(settings, indent=2).encode("utf8"), **model_files}
 
     def _load_files(self, files: Mapping[str, bytes]) -> None:
         from spacy_vaner.backbone.device import choose_device, choose_precision
 
-        files = dict(files)
-        settings = srsly.json_loads(files.pop("cfg.json").decode("utf8"))
-        for key, value in settings["now"].items():
+        try:
+            settings = srsly.json_loads(files[_SETTINGS].decode("utf8"))
+            configured, now = dict(settings["configured"]), dict(settings["now"])
+            names = list(settings["files"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise VanerError(Messages.VE023.format(file=_SETTINGS, error=repr(error))) from error
+        for key in _SAVED_SETTINGS:
             # A setting that the config gives otherwise than when saving is an override: it stays.
-            if _plain(getattr(self, key)) == settings["configured"].get(key):
-                setattr(self, key, value)
-        if files:
+            if key in now and self._configured[key] == configured.get(key):
+                setattr(self, key, now[key])
+        if names:
             device = choose_device(self._device)
             tagger_model.load_model_files(
                 self.model,
-                files,
+                {name: files[name] for name in names if name in files},
                 device=str(device),
                 precision=choose_precision(self._precision, device),
             )
@@ -580,7 +590,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         RAISES VanerError: VE020, the folder does not hold a saved component.
         """
         path = Path(path)
-        if not (path / "cfg.json").is_file():
+        if not (path / _SETTINGS).is_file():
             raise VanerError(Messages.VE020.format(path=path))
         self._load_files(
             {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}

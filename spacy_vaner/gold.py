@@ -101,9 +101,10 @@ def gold_from_ents(doc: Doc, types: Sequence[str], label_map: Mapping[str, str])
     """
     if not doc.has_annotation("ENT_IOB"):
         return Gold()
+    # Types that share a label can't be told apart: the first stands for them.
     type_of = {label_map.get(name, name): name for name in reversed(types)}
     return Gold(
-        types=tuple(types),
+        types=tuple(name for name in types if name in type_of.values()),
         mentions=tuple(
             Mention(type_of[ent.label_], ((ent.start_char, ent.end_char),))
             for ent in doc.ents

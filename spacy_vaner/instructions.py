@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from string import Formatter
 
 from spacy_vaner.errors import Messages, VanerError
 
@@ -17,12 +18,13 @@ def template_instruction(with_corpus: str, without_corpus: str) -> Instruction:
     RAISES VanerError: VE011, a template lacks a field or has a field that is not known.
     """
     for template, fields in ((with_corpus, ("type", "corpus")), (without_corpus, ("type",))):
-        marks = {field: f"\x00{field}\x00" for field in fields}
         try:
-            text = template.format(**marks)
-        except (KeyError, IndexError, ValueError) as error:
-            raise VanerError(Messages.VE011.format(template=template, fields=fields)) from error
-        if not all(mark in text for mark in marks.values()):
+            found = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+            # Finds what is wrong behind a ":" too.
+            template.format(**dict.fromkeys(found, "x"))
+        except (LookupError, ValueError, AttributeError, TypeError):
+            found = set()
+        if found != set(fields):
             raise VanerError(Messages.VE011.format(template=template, fields=fields))
     return partial(_fill, with_corpus=with_corpus, without_corpus=without_corpus)
 

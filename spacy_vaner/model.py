@@ -54,9 +54,12 @@ class Reading(NamedTuple):
     last: IntArray
     windows: Windows
 
-    def units_of_window(self, index: int) -> IntArray:
-        """The units whose label is read in this window."""
-        return np.flatnonzero(self.windows.owner[self.first] == index)
+    def units_by_window(self) -> list[IntArray]:
+        """Per window the units whose label is read in it."""
+        owner = self.windows.owner[self.first]
+        order = np.argsort(owner, kind="stable")
+        bounds = np.searchsorted(owner[order], np.arange(1, len(self.windows.ranges)))
+        return np.split(order, bounds) if self.windows.ranges else []
 
 
 class Row(NamedTuple):
@@ -163,10 +166,13 @@ def build_vaner_tagger(
     max_subwords: longest run of text in one pass; the instruction comes on top, so that a long
         instruction does not shrink the window.
     dropout: between backbone and head, in training. `[training] dropout` is not used.
-    RAISES VanerError: VE012, max_subwords under 16.
+    RAISES VanerError: VE012, max_subwords under 16; VE024, no adapter on a backbone that is not
+        fp32.
     """
     if max_subwords < 16:
         raise VanerError(Messages.VE012.format(max_subwords=max_subwords))
+    if adapter is None and isinstance(backbone, HFBackbone) and backbone.dtype != "float32":
+        raise VanerError(Messages.VE024.format(dtype=backbone.dtype))
     attrs = {
         "window": window,
         "instruction": instruction,
@@ -423,7 +429,7 @@ def predict_probabilities(
     # Per row: where its probabilities go, the units that it labels, their positions in the row.
     places: list[tuple[FloatArray, IntArray, IntArray]] = []
     for reading, answer, asked in zip(readings, answers, questions, strict=True):
-        labelled = [reading.units_of_window(i) for i in range(len(reading.windows.ranges))]
+        labelled = reading.units_by_window()
         for question, probabilities in zip(asked, answer.probabilities, strict=True):
             for index, row in enumerate(make_rows(model, reading, question)):
                 start = reading.windows.ranges[index][0]

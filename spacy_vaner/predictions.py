@@ -5,7 +5,9 @@ What is written where is described in docs/formats.md, section 2.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
@@ -15,6 +17,7 @@ from spacy_vaner.types import ScoredSpan
 
 PREDICTIONS_KEY = "vaner_predictions"
 LABEL_MAP_KEY = "vaner_label_map"
+_START = itemgetter(1)
 
 TokenSpan = tuple[str, int, int, float]
 """Label, start and end in tokens, probability."""
@@ -124,14 +127,19 @@ def get_probability(span: Span) -> float | None:
 
     Registered as `span._.vaner_probability`.
     """
-    doc = span.doc
-    label_map = doc.user_data.get(LABEL_MAP_KEY, {})
+    if not len(span):
+        return None
+    predictions = span.doc.user_data.get(PREDICTIONS_KEY, ())
+    label_map = span.doc.user_data.get(LABEL_MAP_KEY, {})
     first, last = span[0], span[-1]
     best = None
-    for type_name, start, end, probability in doc.user_data.get(PREDICTIONS_KEY, ()):
+    # They are sorted by start, and one that was widened to this span starts in its first token.
+    for position in range(bisect_left(predictions, first.idx, key=_START), len(predictions)):
+        type_name, start, end, probability = predictions[position]
+        if start >= first.idx + len(first):
+            break
         if (
             label_map.get(type_name, type_name) == span.label_
-            and first.idx <= start < first.idx + len(first)
             and last.idx < end <= last.idx + len(last)
             and (best is None or probability > best)
         ):

@@ -67,8 +67,8 @@ def _as_list(paths: str | Sequence[str] | None) -> list[str]:
 class Corpus:
     """Calls give the examples of an epoch; each call is the next epoch.
 
-    The documents of an epoch and their order follow from (seed, epoch) alone. spaCy calls a corpus
-    once more, for initialisation, before training; that call reads epoch 0 too and does not count.
+    The documents of an epoch and their order follow from (seed, epoch) alone. `spacy train` makes
+    one Corpus to initialise the pipeline and another to train it, so training starts at epoch 0.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class Corpus:
         self.protect = list(protect)
         self.guard_counts = GuardCounts()
         self._next_epoch = 0
-        self._is_initialized = False
-        self._documents: list[tuple[Doc, float]] | None = None
+        self._documents: list[tuple[Doc, float]] = []
+        self._vocab: Vocab | None = None
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
         """Read one epoch.
@@ -106,24 +106,25 @@ class Corpus:
         RAISES VanerError: VE301, VE302, a path without files; VE305, no path; VE306, no document
             left; VE202, a file that is not of this form.
         """
-        if self._documents is None:
+        if self._vocab is not nlp.vocab:
             self._documents = list(self._read(nlp.vocab))
-        epoch = self._next_epoch
-        if self._is_initialized or not self.shuffle:
-            self._next_epoch += 1
-        self._is_initialized = True
-        return self._examples(self._documents, random.Random(f"{self.seed}/{epoch}"))
-
-    def _examples(
-        self, documents: list[tuple[Doc, float]], draw: random.Random
-    ) -> Iterator[Example]:
-        chosen = [doc for doc, weight in documents for _ in range(_times(weight, draw))]
+            self._vocab = nlp.vocab
+        draw = random.Random(f"{self.seed}/{self._next_epoch}")
+        self._next_epoch += 1
+        chosen = [doc for doc, weight in self._documents for _ in range(_times(weight, draw))]
         if self.shuffle:
             draw.shuffle(chosen)
-        for doc in chosen[: self.limit or None]:
-            yield self._example(doc, name_corpus=draw.random() >= self.drop_corpus)
+        # Who asks types by name; the annotation of a document may hold others.
+        known = {name for _, pipe in nlp.pipeline for name in getattr(pipe, "types", ())}
+        return self._examples(chosen[: self.limit or None], known, draw)
 
-    def _example(self, reference: Doc, *, name_corpus: bool) -> Example:
+    def _examples(
+        self, documents: list[Doc], known: set[str], draw: random.Random
+    ) -> Iterator[Example]:
+        for doc in documents:
+            yield self._example(doc, known, name_corpus=draw.random() >= self.drop_corpus)
+
+    def _example(self, reference: Doc, known: set[str], *, name_corpus: bool) -> Example:
         predicted = Doc(
             reference.vocab,
             words=[token.text for token in reference],
@@ -136,16 +137,15 @@ class Corpus:
         )
         gold = get_gold(reference)
         if gold is not None:
-            # The types in the order of the annotation; the component asks those that it knows.
             names = dict(gold.names) if name_corpus and gold.names else None
-            set_ask(predicted, gold.types, names)
+            set_ask(predicted, [name for name in gold.types if name in known], names)
         return Example(predicted, reference)
 
     def _read(self, vocab: Vocab) -> Iterator[tuple[Doc, float]]:
         if not self.paths:
             raise VanerError(Messages.VE305)
         index = self._protected()
-        n_documents = 0
+        total_weight = 0.0
         for path in find_files(self.paths, split=self.split):
             for doc in read_docs(path, vocab):
                 gold = get_gold(doc)
@@ -163,9 +163,9 @@ class Corpus:
                 corpus = gold.corpus if gold is not None else None
                 stem = path.name.removesuffix(".spacy")
                 weight = self.weights.get(stem, self.weights.get(corpus or "", 1.0))
-                n_documents += 1
+                total_weight += weight
                 yield doc, weight
-        if not n_documents:
+        if not total_weight:
             raise VanerError(Messages.VE306.format(paths=", ".join(self.paths)))
         if index is not None:
             logger.info("Leakage guard: %s", self.guard_counts.to_dict())

@@ -6,9 +6,12 @@ from typing import Any
 from spacy.scorer import get_ner_prf
 from spacy.training import Example
 
-from spacy_vaner.gold import KEY, get_gold, gold_from_ents
+from spacy_vaner.gold import KEY, Gold, get_gold, gold_from_ents
 from spacy_vaner.metrics import Counts, count
 from spacy_vaner.predictions import LABEL_MAP_KEY, PREDICTIONS_KEY
+
+Predicted = tuple[str, int, int]
+"""Type, start and end of a prediction."""
 
 
 def make_ner_scorer() -> Callable[..., dict[str, Any]]:
@@ -16,30 +19,31 @@ def make_ner_scorer() -> Callable[..., dict[str, Any]]:
     return score_ner
 
 
-def score_ner(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+def score_ner(
+    examples: Iterable[Example], *, labels: Iterable[str] | None = None, **kwargs: Any
+) -> dict[str, Any]:
     """Strict precision, recall and F1 over the types that the documents annotate completely.
 
     Exact character offsets and type decide; spaCy's own token-based scores of doc.ents stand
-    beside ours.
+    beside ours. Where a document says what is asked of it, other types are not scored.
 
+    labels: those of the component, for documents that are plain spaCy data.
     RETURNS: vaner_p, vaner_r, vaner_f, vaner_f_per_type, ents_p, ents_r, ents_f, ents_per_type;
         None where nothing is there to score.
     """
     examples = list(examples)
     per_type: dict[str, Counts] = {}
     for example in examples:
-        predictions = example.predicted.user_data.get(PREDICTIONS_KEY, ())
-        label_map = example.predicted.user_data.get(LABEL_MAP_KEY, {})
+        data = example.predicted.user_data
+        predicted = [(name, start, end) for name, start, end, _ in data.get(PREDICTIONS_KEY, ())]
         gold = get_gold(example.reference)
         if gold is None:
-            ask = (example.predicted.user_data.get(KEY) or {}).get("ask") or {}
-            labels = {span[0] for span in predictions} | {e.label_ for e in example.reference.ents}
-            types = ask.get("types") or sorted({*label_map, *labels} - {*label_map.values()})
-            gold = gold_from_ents(example.reference, types, label_map)
+            gold, predicted = _in_labels(example, predicted, labels)
+        ask = (data.get(KEY) or {}).get("ask")
         counts = count(
             [(mention.type, mention.fragments) for mention in gold.mentions],
-            [(name, start, end) for name, start, end, _ in predictions],
-            gold.types,
+            predicted,
+            [name for name in gold.types if ask is None or name in ask["types"]],
         )
         for name, counted in counts.items():
             per_type[name] = per_type.get(name, Counts()) + counted
@@ -54,3 +58,26 @@ def score_ner(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         },
         **get_ner_prf(examples),
     }
+
+
+def _in_labels(
+    example: Example, predicted: Iterable[Predicted], labels: Iterable[str] | None
+) -> tuple[Gold, list[Predicted]]:
+    """Gold and predictions where the gold are plain entities, which have labels and no types.
+
+    labels: those that count; None = all that occur.
+    RETURNS: both in types; a type stands for all that share its label.
+    """
+    label_map = example.predicted.user_data.get(LABEL_MAP_KEY, {})
+    predicted = list(predicted)
+    if labels is None:
+        labels = {label_map.get(name, name) for name, _, _ in predicted}
+        labels |= {entity.label_ for entity in example.reference.ents}
+    type_of = {label: label for label in labels if label not in label_map.values()}
+    for name, label in reversed(label_map.items()):
+        if label in labels:
+            type_of[label] = name
+    gold = gold_from_ents(example.reference, sorted(type_of.values()), label_map)
+    return gold, [
+        (type_of.get(label_map.get(name, name), name), start, end) for name, start, end in predicted
+    ]

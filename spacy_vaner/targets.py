@@ -76,8 +76,7 @@ def make_targets(reading: Reading, gold: GoldTags, *, labelled_subwords: str) ->
     labelled_subwords: "first" or "all" subwords of a unit.
     """
     targets = []
-    for index, (start, end) in enumerate(reading.windows.ranges):
-        units = reading.units_of_window(index)
+    for (start, end), units in zip(reading.windows.ranges, reading.units_by_window(), strict=True):
         units = units[gold.counts[units]]
         positions, tags = reading.first[units], gold.tags[units]
         if labelled_subwords == "all":

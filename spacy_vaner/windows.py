@@ -57,8 +57,10 @@ def _get_packed_sentences(
 
 def _sentence_bounds(doc: Doc) -> list[tuple[int, int]]:
     """Token bounds of the sentences; a document without sentences is one."""
+    if not len(doc):
+        return []
     if not doc.has_annotation("SENT_START"):
-        return [(0, len(doc))] if len(doc) else []
+        return [(0, len(doc))]
     starts = [token.i for token in doc if token.i == 0 or token.is_sent_start]
     return list(zip(starts, [*starts[1:], len(doc)], strict=True))
 
