@@ -66,8 +66,8 @@ def get_gold(doc: Doc) -> Gold | None:
             corpus=data.get("corpus"),
             id=data.get("id"),
             pmid=data.get("pmid"),
-            types=tuple(data.get("types", ())),
-            partial=tuple(data.get("partial", ())),
+            types=_names(data.get("types", ())),
+            partial=_names(data.get("partial", ())),
             names=dict(data.get("names") or {}),
             mentions=tuple(
                 Mention(name, tuple((int(start), int(end)) for start, end in fragments), tuple(ids))
@@ -77,6 +77,12 @@ def get_gold(doc: Doc) -> Gold | None:
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise VanerError(Messages.VE015.format(error=error, text=doc.text[:60])) from error
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"{names!r} must be a list of types")
+    return tuple(names)
 
 
 def set_ask(doc: Doc, types: Iterable[str], corpus: CorpusName) -> None:
