@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
+import catalogue
 import numpy as np
 from spacy.tokens import Doc, Span
+from spacy.util import registry
 
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.pieces import IntArray
+
+# spaCy itself has none; spacy-transformers makes the same one, before this module or after it.
+if not hasattr(registry, "span_getters"):
+    registry.span_getters = catalogue.create(  # type: ignore[attr-defined]
+        "spacy", "span_getters", entry_points=True
+    )
 
 SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
 

@@ -24,9 +24,9 @@ NAMES = json.loads((ROOT / "tests/data/registered_names.json").read_text("utf8")
 LAYERS = (
     {"types", "errors"},
     {"backbone", "corpora", "decoding", "gold", "instructions", "knowledge", "metrics", "pieces"}
-    | {"windows"},
+    | {"predictions", "scorer", "windows"},
     {"training"},
-    {"model", "reader"},
+    {"model", "reader", "targets"},
     {"component"},
     {"evaluation", "annotation"},
     {"cli"},
