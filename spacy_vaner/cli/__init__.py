@@ -19,6 +19,11 @@ from wasabi import msg
 from spacy_vaner.cli.convert import convert_command
 from spacy_vaner.cli.corpora import corpora_command
 from spacy_vaner.cli.evaluate import evaluate_command
+from spacy_vaner.cli.pretrain import (
+    prepare_command,
+    pretrain_command,
+    protected_runs_command,
+)
 from spacy_vaner.cli.tokenizer import tokenizer_command
 from spacy_vaner.errors import VanerError, VanerWarning
 
@@ -68,6 +73,9 @@ vaner_app = typer.Typer(
 vaner_app.command("convert", no_args_is_help=True)(convert_command)
 vaner_app.command("corpora")(corpora_command)
 vaner_app.command("tokenizer", no_args_is_help=True)(tokenizer_command)
+vaner_app.command("protected-runs", no_args_is_help=True)(protected_runs_command)
+vaner_app.command("prepare", no_args_is_help=True)(prepare_command)
+vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
 spacy_app.add_typer(vaner_app)
 

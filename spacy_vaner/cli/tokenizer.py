@@ -16,6 +16,8 @@ from spacy_vaner.errors import Messages, VanerError
 if TYPE_CHECKING:
     from spacy_vaner.backbone.tokenizer import SubwordTokenizer
 
+_TEXTS = (".txt", ".txt.xz")
+
 FERTILITY_TEXTS = 2000
 """Texts that the printed subwords per word are counted over."""
 
@@ -25,8 +27,8 @@ def tokenizer_command(
         list[Path],
         typer.Argument(
             metavar="FILES_OR_FOLDERS",
-            help="Converted corpora (.spacy) or plain texts (.txt); of a folder, every "
-            "*.train.spacy in it",
+            help="Converted corpora (.spacy) or plain texts (.txt, .txt.xz); of a folder, every "
+            "*.train.spacy in it, or every text where there is none",
         ),
     ],
     output: Annotated[
@@ -46,15 +48,10 @@ def tokenizer_command(
     """
     # Imported here so that the help stays fast.
     from spacy_vaner.backbone.tokenizer import train_bpe
-    from spacy_vaner.corpora.docbins import find_files
 
-    files = [
-        file
-        for path in files
-        for file in (find_files([path], split="train") if path.is_dir() else [path])
-    ]
+    files = [file for path in files for file in (_files_in(path) if path.is_dir() else [path])]
     for path in files:
-        if not path.is_file() or path.suffix not in (".spacy", ".txt"):
+        if not path.is_file() or not path.name.endswith((".spacy", *_TEXTS)):
             reason = "another kind of file" if path.exists() else "there is no such file"
             raise VanerError(Messages.VE115.format(path=path, error=reason))
     texts = _Texts(files)
@@ -64,9 +61,18 @@ def tokenizer_command(
     msg.good(f"{tokenizer.n_tokens} subwords, {fertility:.2f} per word: {output}")
 
 
+def _files_in(folder: Path) -> list[Path]:
+    from spacy_vaner.corpora.docbins import find_files
+
+    texts = sorted(path for path in folder.rglob("*") if path.name.endswith(_TEXTS))
+    if texts and not any(folder.glob("*.train.spacy")):
+        return texts
+    return find_files([folder], split="train")
+
+
 @dataclass(frozen=True)
 class _Texts:
-    """Texts that can be read again: a document of a .spacy file, a line of a .txt, file by file."""
+    """Texts that can be read again: a document of a .spacy file, a line of a text, file by file."""
 
     files: list[Path]
 
@@ -74,14 +80,15 @@ class _Texts:
         from spacy.tokens import DocBin
         from spacy.vocab import Vocab
 
+        from spacy_vaner.training.sources import read_lines
+
         for path in self.files:
             try:
                 if path.suffix == ".spacy":
                     for doc in DocBin().from_disk(path).get_docs(Vocab()):
                         yield doc.text
                 else:
-                    with path.open(encoding="utf8") as lines:
-                        yield from lines
+                    yield from (line for _, line in read_lines(path))
             except Exception as error:  # zlib, msgpack and spaCy each have their own
                 raise VanerError(Messages.VE115.format(path=path, error=error)) from error
 

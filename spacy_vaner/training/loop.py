@@ -136,7 +136,9 @@ class _Run:
         vocabulary = self.text.vocabulary
         self.decoder = make_decoder(settings, vocabulary.n_subwords, seed=config.seed)
         self.decoder.to(self.device)
-        self.optimizers = Optimizers(dict(self.decoder.named_parameters()), config.optimizer)
+        self.optimizers = Optimizers(
+            dict(self.decoder.named_parameters()), config.optimizer, precision=self.precision
+        )
         model = LanguageModel(self.decoder)
         self.model: Callable[..., Tensor] = torch.compile(model) if config.compile else model
 

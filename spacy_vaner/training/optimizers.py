@@ -28,14 +28,22 @@ class Muon(torch.optim.Optimizer):
     lr, momentum, weight_decay: as in OptimizerSettings; the step's root mean square is AdamW's, so
         both take the same rate.
     params: matrices; those of one shape are computed together.
+    dtype: that the iteration computes in; bf16 is enough, since it only has to come near 1.
     SOURCE: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the
         scale of the step: Liu et al., "Muon is scalable for LLM training" (2025), section 2.2.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -55,7 +63,7 @@ class Muon(torch.optim.Optimizer):
                     average = state["momentum"].lerp_(gradient, 1 - group["momentum"])
                     # Nesterov's form, as in the source.
                     updates.append(gradient.lerp(average, group["momentum"]))
-                steps = orthogonal(torch.stack(updates))
+                steps = orthogonal(torch.stack(updates).to(self._dtype))
                 scale = _ADAMW_RMS * math.sqrt(max(params[0].shape))
                 for param, step in zip(params, steps.unbind(), strict=True):
                     param.mul_(1 - group["lr"] * group["weight_decay"])
@@ -66,13 +74,11 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """The nearest matrices whose singular values are all 1, roughly (0.7 to 1.2).
 
     matrices: (n, rows, columns).
-    RETURNS: the same shape; bf16 on CUDA, where the iteration is stable in it and fast.
+    RETURNS: the same shape and dtype.
     """
     a, b, c = _NEWTON_SCHULZ
-    x: Tensor = matrices.bfloat16() if matrices.is_cuda else matrices
-    is_tall = x.shape[-2] > x.shape[-1]
-    if is_tall:
-        x = x.mT
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x: Tensor = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_NEWTON_SCHULZ_ROUNDS):
         square = x @ x.mT
@@ -84,10 +90,15 @@ class Optimizers:
     """One or two optimisers that are used as one.
 
     named_parameters: all parameters of the decoder, by name.
+    precision: "fp32" or "bf16", for Muon's own computing; states are fp32.
     """
 
     def __init__(
-        self, named_parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings
+        self,
+        named_parameters: Mapping[str, nn.Parameter],
+        settings: OptimizerSettings,
+        *,
+        precision: str = "fp32",
     ) -> None:
         self._parameters = dict(named_parameters)
         self._lr = settings.lr
@@ -117,6 +128,7 @@ class Optimizers:
                 lr=settings.lr,
                 momentum=settings.momentum,
                 weight_decay=settings.weight_decay,
+                dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             )
             self._optimizers.append(muon)
 

@@ -98,7 +98,9 @@ def test_help_loads_neither_transformers_nor_the_evaluation():
 
 def test_every_command_and_argument_is_explained():
     commands = typer.main.get_command(vaner_app).commands
-    assert list(commands) == ["convert", "corpora", "tokenizer", "evaluate"]
+    assert list(commands) == [
+        *("convert", "corpora", "tokenizer", "protected-runs", "prepare", "pretrain", "evaluate"),
+    ]
     for name, command in commands.items():
         result = run("vaner", name, "--help")
         assert result.exit_code == 0, name

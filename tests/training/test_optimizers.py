@@ -13,9 +13,12 @@ from spacy_vaner.training.config import OptimizerSettings, Schedule
 from spacy_vaner.training.optimizers import Muon, Optimizers, orthogonal, rate_at
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
-def test_orthogonal_makes_singular_values_near_one(shape: tuple[int, ...]) -> None:
-    values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+def test_orthogonal_makes_singular_values_near_one(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape).to(dtype)).float())
     assert 0.6 < values.min() and values.max() < 1.3
 
 
