@@ -236,7 +236,8 @@ class TaggerShim(Shim):
             weights = cast(FloatsXd, torch2xp(parameter.data))
             gradient = cast(FloatsXd, torch2xp(parameter.grad))
             updated, _ = optimizer((self.id, name), weights, gradient)
-            parameter.data = xp2torch(updated, requires_grad=True, device=parameter.device)
+            # Copied in place: a new tensor per step keeps the one before alive, step after step.
+            parameter.data.copy_(xp2torch(updated))
             parameter.grad.zero_()
 
     @contextlib.contextmanager
