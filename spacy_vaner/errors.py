@@ -258,6 +258,12 @@ class Messages:
         "VE216: '{name}' cannot be a type: it must not be empty nor hold ':', '=' or a line break "
         "(spaCy's config could not hold it). Give it another name in the type map."
     )
+    VE217 = "VE217: the folder {path} is there already and not empty. Name another output."
+    VE218 = "VE218: the format '{name}' cannot be written. These can: {known}."
+    VE219 = (
+        "VE219: {path}: a record cannot be written in this format: expected {expected}; found: "
+        "{found}."
+    )
 
     # 3xx: training and reader
     VE301 = (

@@ -12,9 +12,8 @@ import spacy
 from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
-from spacy.vocab import Vocab
 
-from spacy_vaner.corpora.docbins import docs_to_bytes
+from spacy_vaner.corpora.docbins import docs_to_bytes, words_to_doc
 from spacy_vaner.corpora.formats import Note, get_format, ignore, read_records
 from spacy_vaner.corpora.formats.base import sorted_mentions
 from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
@@ -128,30 +127,6 @@ def convert(
 def report_path(output: Path) -> Path:
     """Where the report of a converted file stands."""
     return output.with_suffix(".report.json")
-
-
-def words_to_doc(record: Record, vocab: Vocab) -> Doc:
-    """A document of the record's own words; its text is the record's.
-
-    More than one blank between two words becomes a token of white space, as in spaCy's tokenizer.
-    """
-    assert record.words is not None
-    words: list[str] = []
-    spaces: list[bool] = []
-    at = 0
-    for start, end in [*record.words, (len(record.text), len(record.text))]:
-        gap = record.text[at:start]
-        if words and gap.startswith(" "):
-            spaces[-1] = True
-            gap = gap[1:]
-        if gap:
-            words.append(gap)
-            spaces.append(False)
-        if start < end:
-            words.append(record.text[start:end])
-            spaces.append(False)
-        at = end
-    return Doc(vocab, words=words, spaces=spaces)
 
 
 def annotate(doc: Doc, record: Record, conversion: Conversion) -> int:

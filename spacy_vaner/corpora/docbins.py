@@ -1,4 +1,4 @@
-"""Reading and writing `.spacy` files (DocBin) with everything that a document carries."""
+"""Making, reading and writing the documents of `.spacy` files (DocBin)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from spacy.vocab import Vocab
 from srsly.msgpack import msgpack_decoders, msgpack_encoders
 
 from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.types import Record
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -56,6 +57,30 @@ def read_docs(path: Path, vocab: Vocab | None = None) -> Iterator[Doc]:
     next_doc = _quick(lambda: next(docs, None))
     while (doc := next_doc()) is not None:
         yield doc
+
+
+def words_to_doc(record: Record, vocab: Vocab) -> Doc:
+    """A document of the record's own words; its text is the record's.
+
+    More than one blank between two words becomes a token of white space, as in spaCy's tokenizer.
+    """
+    assert record.words is not None
+    words: list[str] = []
+    spaces: list[bool] = []
+    at = 0
+    for start, end in [*record.words, (len(record.text), len(record.text))]:
+        gap = record.text[at:start]
+        if words and gap.startswith(" "):
+            spaces[-1] = True
+            gap = gap[1:]
+        if gap:
+            words.append(gap)
+            spaces.append(False)
+        if start < end:
+            words.append(record.text[start:end])
+            spaces.append(False)
+        at = end
+    return Doc(vocab, words=words, spaces=spaces)
 
 
 def docs_to_bytes(docs: Iterable[Doc]) -> bytes:

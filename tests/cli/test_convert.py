@@ -98,7 +98,7 @@ def test_one_split_and_all_splits_of_the_catalogue(vaner):
         ("my.train.jsonl out.txt --format jsonl", "out.txt cannot be OUTPUT"),
         ("my.train.jsonl x.spacy --format jsonl --type-map A", "'A' in --type-map"),
         ("my.train.jsonl x.spacy --format jsonl --output-dir y", "--output-dir goes with"),
-        ("my.train.jsonl x.spacy --format brat", "VE204"),
+        ("my.train.jsonl x.spacy --format html", "VE204"),
         ("my.train.jsonl x.spacy --format jsonl --type X", "no option 'type_name'"),
         ("none.jsonl x.spacy --format jsonl", "VE202"),
         ("--corpus sample", "give --output-dir and no other path"),

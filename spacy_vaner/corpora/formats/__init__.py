@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from spacy_vaner.corpora.formats import iob, jsonl, pubtator
+from spacy_vaner.corpora.formats import (
+    bc2gm,
+    bioc,
+    brat,
+    iob,
+    jsonl,
+    knowtator,
+    pubtator,
+    spacy_docs,
+    vaner_jsonl,
+)
 from spacy_vaner.corpora.formats.base import Format, Note, ignore
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.types import Record
 
 FORMATS: dict[str, Format] = {
+    "bc2gm": bc2gm.FORMAT,
+    "bioc_json": bioc.JSON,
+    "bioc_xml": bioc.XML,
+    "brat": brat.FORMAT,
     "iob": iob.FORMAT,
     "jsonl": jsonl.FORMAT,
+    "knowtator": knowtator.FORMAT,
     "pubtator": pubtator.FORMAT,
+    "spacy": spacy_docs.DOCBIN,
+    "spacy_json": spacy_docs.JSON,
+    "vaner_jsonl": vaner_jsonl.FORMAT,
 }
 
 
@@ -30,7 +48,7 @@ def get_format(name: str) -> Format:
 def read_records(
     path: Path, format_name: str, *, note: Note = ignore, **options: object
 ) -> Iterator[Record]:
-    """Read a corpus file.
+    """Read a corpus file, or a folder where the format takes one.
 
     note: told of everything odd that is kept, e.g. ("misaligned", "file.txt:12").
     options: of the format (Format.options); None = not given.
@@ -46,4 +64,25 @@ def read_records(
     return row.read(path, note=note, **given)
 
 
-__all__ = ["FORMATS", "Format", "Note", "get_format", "ignore", "read_records"]
+def write_records(
+    records: Iterable[Record],
+    path: Path,
+    format_name: str,
+    *,
+    note: Note = ignore,
+    **options: object,
+) -> None:
+    """Write a corpus file, or a folder where the format has one; it appears when it is complete.
+
+    note: told of everything that the format cannot carry (Format.carries), with the document.
+    options: of the format's writer.
+    RAISES VanerError: VE204, an unknown format; VE217 to VE219, what cannot be written.
+    """
+    row = get_format(format_name)
+    if row.write is None:
+        known = ", ".join(sorted(name for name, form in FORMATS.items() if form.write))
+        raise VanerError(Messages.VE218.format(name=format_name, known=known))
+    row.write(records, path, note=note, **options)
+
+
+__all__ = ["FORMATS", "Format", "Note", "get_format", "ignore", "read_records", "write_records"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spacy_vaner.corpora.formats.base import (
@@ -13,6 +13,7 @@ from spacy_vaner.corpora.formats.base import (
     malformed,
     numbered_lines,
     sorted_mentions,
+    write_lines,
 )
 from spacy_vaner.types import Mention, Offsets, Record
 
@@ -33,8 +34,8 @@ def read(path: Path, *, note: Note = ignore) -> Iterator[Record]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise malformed(path, number, f"JSON ({error.msg})", line) from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise malformed(path, number, f"JSON ({error})", line) from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise malformed(path, number, 'an object with a string "text"', line)
         yield _record(path, number, row, note)
@@ -71,7 +72,7 @@ def _record(path: Path, number: int, row: dict[str, object], note: Note) -> Reco
         id=str(number if id_ is None else id_),
         text=text,
         mentions=sorted_mentions(mentions, note, where),
-        pmid=None if pmid is None else str(pmid),
+        pmid=None if pmid in (None, "") else str(pmid),
         source=where,
     )
 
@@ -90,4 +91,34 @@ def _fragment(pair: object, text: str) -> Offsets | None:
     return None
 
 
-FORMAT = Format(read, "JSONL: a document per line, text and offsets")
+def write(records: Iterable[Record], path: Path, *, note: Note = ignore) -> None:
+    """Write all but words and sentences; of several identifiers of a mention the first."""
+
+    def lines() -> Iterator[str]:
+        for record in records:
+            row: dict[str, object] = {"id": record.id, "text": record.text}
+            if record.pmid:
+                row["pmid"] = record.pmid
+            ents, discontinuous = [], []
+            for mention in record.mentions:
+                if len(mention.fragments) > 1:
+                    discontinuous.append([[list(pair) for pair in mention.fragments], mention.type])
+                    continue
+                ((start, end),) = mention.fragments
+                ents.append([start, end, mention.type, record.text[start:end], *mention.ids[:1]])
+                if len(mention.ids) > 1:
+                    note("further identifiers left out", record.id)
+            row["ents"] = ents
+            if discontinuous:
+                row["disc"] = discontinuous
+            yield json.dumps(row, ensure_ascii=False)
+
+    write_lines(lines(), path)
+
+
+FORMAT = Format(
+    read,
+    "JSONL: a document per line, text and offsets",
+    write=write,
+    carries=frozenset({"text", "nested", "discontinuous"}),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from spacy_vaner.corpora.formats.base import (
     ignore,
     malformed,
     numbered_lines,
+    single_line,
     sorted_mentions,
+    write_lines,
 )
 from spacy_vaner.types import Mention, Record
 
@@ -95,4 +97,45 @@ def _record(path: Path, document: _Document, note: Note) -> Record:
     return Record(document.id, text, mentions, source=where)
 
 
-FORMAT = Format(read, "PubTator: ID|t|title, ID|a|abstract, mentions by offset", ids_are_pmids=True)
+def write(records: Iterable[Record], path: Path, *, note: Note = ignore) -> None:
+    """Write the title (the first sentence, or up to the first blank) and the rest as abstract.
+
+    A line end inside of the text becomes a blank.
+    """
+
+    def lines() -> Iterator[str]:
+        for record in records:
+            text = single_line(record.text)
+            id_ = single_line(record.id).replace("|", "_")
+            at = _title_end(record, text)
+            yield f"{id_}|t|{text if at is None else text[:at]}"
+            if at is not None:
+                yield f"{id_}|a|{text[at + 1 :]}"
+            for mention in record.mentions:
+                if len(mention.fragments) > 1:
+                    note("discontinuous mention left out", record.id)
+                    continue
+                ((start, end),) = mention.fragments
+                columns = [id_, str(start), str(end), text[start:end], single_line(mention.type)]
+                yield "\t".join([*columns, *filter(None, ["|".join(mention.ids)])])
+            yield ""
+
+    write_lines(lines(), path)
+
+
+def _title_end(record: Record, text: str) -> int | None:
+    """Where the blank stands that the format puts between title and abstract; None: no blank."""
+    for _, end in record.sentences or ():
+        if text[end : end + 1] == " ":
+            return end
+    match = re.search(r"(?<=[.?!]) (?=\S)", text) or re.search(" ", text)
+    return match.start() if match else None
+
+
+FORMAT = Format(
+    read,
+    "PubTator: ID|t|title, ID|a|abstract, mentions by offset",
+    ids_are_pmids=True,
+    write=write,
+    carries=frozenset({"text", "nested", "ids"}),
+)
