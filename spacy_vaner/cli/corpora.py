@@ -67,4 +67,4 @@ def _print_corpus(corpus: Corpus, corpora_dir: Path | None) -> None:
 
 
 def _paths(corpus: Corpus, corpora_dir: Path) -> set[Path]:
-    return {corpora_dir / place for view in corpus.views.values() for place in view.files.values()}
+    return {corpora_dir / place for view in corpus.views.values() for place in view.places()}

@@ -20,7 +20,7 @@ from spacy_vaner.corpora.convert import (
     report_path,
     write_beside,
 )
-from spacy_vaner.corpora.guard import ProtectedIndex, Source
+from spacy_vaner.corpora.guard import Kind, ProtectedIndex, Source
 from spacy_vaner.corpora.report import ConversionReport
 from spacy_vaner.errors import Messages, VanerError
 
@@ -43,29 +43,35 @@ class Converted:
     is_new: bool
 
 
-def protected_conversions(corpora_dir: Path) -> tuple[list[tuple[str, Conversion]], list[str]]:
-    """The test and dev splits of the whole catalogue, as far as the files are there.
+def protected_conversions(
+    corpora_dir: Path, *, unprotected: Sequence[str] = ()
+) -> tuple[list[tuple[Kind, Conversion]], list[str]]:
+    """The protected splits of the whole catalogue, as far as the files are there.
 
     All corpora, also those that nobody trains on, and all views, since they differ (JNLPBA's view
     `paper` cuts long words).
 
-    RETURNS: splits with what to protect, and the splits that are lacking, as "corpus view split".
+    unprotected: corpora that no figure is reported on.
+    RETURNS: what to protect, and the splits that are lacking, as "corpus view split".
     """
     there, lacking = [], []
     for corpus, row in catalogue().items():
-        for view, form in row.views.items():
-            for split in form.protects:
-                if (corpora_dir / form.files[split]).exists():
+        for view, form in row.views.items() if corpus not in unprotected else ():
+            for split, kind in form.protects.items():
+                if split not in form.files:
+                    continue
+                try:
                     conversion = catalogue_conversion(corpus, view, split, corpora_dir=corpora_dir)
-                    there.append((split, conversion))
-                else:
+                except VanerError:
                     lacking.append(f"{corpus} {view} {split}")
+                else:
+                    there.append((kind, conversion))
     return there, lacking
 
 
-def protect_conversion(index: ProtectedIndex, conversion: Conversion, split: str) -> None:
-    """Add the documents of a split ("test" or "dev") to an index, without converting them."""
-    source = Source(conversion.corpus, "test" if split == "test" else "dev")
+def protect_conversion(index: ProtectedIndex, conversion: Conversion, kind: Kind) -> None:
+    """Add the documents of a protected split to an index, without converting them."""
+    source = Source(conversion.corpus, kind)
     for record in records(conversion, ConversionReport()):
         index.protect_text(record.text, source, pmid=record.pmid, sentences=record.sentences or ())
 
@@ -78,6 +84,7 @@ def convert_catalogue(
     views: Sequence[str] | None = None,
     tokenizer: str = "spacy",
     guard_within_corpus: bool = False,
+    unprotected: Sequence[str] = (),
     progress: Callable[[str], Progress] = lambda name: iter,
 ) -> Iterator[Converted]:
     """Convert all splits of several corpora into `CORPUS.VIEW.SPLIT.spacy`, test and dev first.
@@ -88,6 +95,8 @@ def convert_catalogue(
     and guard are what they were is left alone.
 
     views: of each corpus those of the list that it has; None = all.
+    unprotected: corpora whose test and dev splits the guard lets pass, since no figure is reported
+        on them.
     progress: given the name of the file that is made.
     RAISES VanerError: VE2xx; an unknown name or a missing file before anything is written.
     """
@@ -103,8 +112,11 @@ def convert_catalogue(
         if split in get_corpus(corpus).views[view].files
     ]
     output_dir.mkdir(parents=True, exist_ok=True)
-    code = _digest(*sorted(Path(__file__).parent.rglob("*.py")))
-    guard, lacking, guard_key = _saved_guard(output_dir, corpora_dir, code)
+    package = Path(__file__).parent
+    code = _digest(*sorted(package.rglob("*.py")))
+    for name in unprotected:
+        get_corpus(name)
+    guard, lacking, guard_key = _saved_guard(output_dir, corpora_dir, code, unprotected)
     reports = {}
     for view, split, conversion in jobs:
         output = output_dir / f"{conversion.corpus}.{view}.{split}.spacy"
@@ -112,8 +124,12 @@ def convert_catalogue(
         settings: dict[str, Any] = {
             **asdict(conversion),
             "files": {
-                str(path.relative_to(corpora_dir)): _digest(path) for path in conversion.files
+                path.name if package in path.parents else str(path.relative_to(corpora_dir)): (
+                    _digest(path)
+                )
+                for path in conversion.all_files()
             },
+            **dict.fromkeys(("ids", "without_ids", "pmids")),
             "guard": guard_key if is_train else None,
             "guard_within_corpus": guard_within_corpus if is_train else None,
             "spacy": spacy_version,
@@ -147,18 +163,18 @@ def convert_catalogue(
 
 
 def _saved_guard(
-    output_dir: Path, corpora_dir: Path, code: str
+    output_dir: Path, corpora_dir: Path, code: str, unprotected: Sequence[str]
 ) -> tuple[ProtectedIndex, list[str], str]:
     """The guard, from its file where that was made from the same; what it lacks; its key."""
-    conversions, lacking = protected_conversions(corpora_dir)
-    paths = [path for _, conversion in conversions for path in conversion.files]
+    conversions, lacking = protected_conversions(corpora_dir, unprotected=unprotected)
+    paths = [path for _, conversion in conversions for path in conversion.all_files()]
     key = f"{code} {_digest(*paths)}"
     path, report = output_dir / PROTECTED_FILE, output_dir / REPORT_FILE
     if path.exists() and (_read_json(report) or {}).get("protected_key") == key:
         return ProtectedIndex.from_file(path), lacking, key
     guard = ProtectedIndex()
-    for split, conversion in conversions:
-        protect_conversion(guard, conversion, split)
+    for kind, conversion in conversions:
+        protect_conversion(guard, conversion, kind)
     guard.to_file(path)
     return guard, lacking, key
 
@@ -200,5 +216,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _digest(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.read_bytes())
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(f"{file.name} {file.stat().st_size} ".encode())
+                digest.update(file.read_bytes())
     return digest.hexdigest()

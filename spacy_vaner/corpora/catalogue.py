@@ -1,8 +1,8 @@
 """The corpora that are known by name: catalogue.json.
 
-A row of the catalogue is a corpus with its views. A view names a format, its options and a file per
-split below the corpora folder, and may replace `types`, `partial`, `type_map` and `names`. A
-further corpus is a row there and nothing here.
+A row of the catalogue is a corpus with its views. A view names a format, its options and a file (or
+folder) per split below the corpora folder, and may replace `types`, `partial`, `type_map`, `names`
+and `guidelines`. A further corpus is a row there and nothing here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spacy_vaner.corpora.convert import Conversion
+from spacy_vaner.corpora.guard import Kind
 from spacy_vaner.errors import Messages, VanerError
 
 
@@ -23,7 +24,13 @@ from spacy_vaner.errors import Messages, VanerError
 class View:
     """One form of a corpus; the fields are the keys of catalogue.json.
 
-    protects: the splits that the leakage guard protects.
+    guidelines: type -> what its annotators marked, in a sentence.
+    ids, without_ids: split -> list of the documents that it takes or leaves, where several splits
+        share a file: a file below the corpora folder, or "@" and one that comes with the package.
+    pmids: file below the corpora folder that gives a PMID per identifier.
+    ids_are_pmids: None = as the format has it.
+    protects: split -> what the leakage guard takes it for: "test" (protects whole documents) or
+        "dev" (protects sentences).
     """
 
     format: str
@@ -32,9 +39,20 @@ class View:
     partial: tuple[str, ...] = ()
     type_map: Mapping[str, str | None] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    guidelines: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     about: str = ""
-    protects: tuple[str, ...] = ("test", "dev")
+    ids: Mapping[str, str] = field(default_factory=dict)
+    without_ids: Mapping[str, str] = field(default_factory=dict)
+    pmids: str | None = None
+    ids_are_pmids: bool | None = None
+    protects: Mapping[str, Kind] = field(default_factory=lambda: {"test": "test", "dev": "dev"})
+
+    def places(self) -> list[str]:
+        """Every file and folder below the corpora folder that the view needs, once, by split."""
+        lists = (*self.ids.values(), *self.without_ids.values(), self.pmids)
+        below = [place for place in lists if place and not place.startswith("@")]
+        return list(dict.fromkeys([*self.files.values(), *below]))
 
 
 @dataclass(frozen=True)
@@ -82,12 +100,22 @@ def catalogue_conversion(
     if split not in row.files:
         known = ", ".join(row.files)
         raise VanerError(Messages.VE213.format(corpus=corpus, view=view, split=split, known=known))
-    path = corpora_dir / row.files[split]
-    if not path.exists():
-        source = get_corpus(corpus).source
-        raise VanerError(
-            Messages.VE214.format(corpus=corpus, folder=corpora_dir, path=path, source=source)
-        )
+
+    def there(place: str | None) -> Path | None:
+        if place is None:
+            return None
+        if place.startswith("@"):
+            return Path(str(files("spacy_vaner.corpora").joinpath(place[1:])))
+        path = corpora_dir / place
+        if not path.exists():
+            source = get_corpus(corpus).source
+            raise VanerError(
+                Messages.VE214.format(corpus=corpus, folder=corpora_dir, path=path, source=source)
+            )
+        return path
+
+    path = there(row.files[split])
+    assert path is not None
     return Conversion(
         files=(path,),
         format=row.format,
@@ -98,12 +126,18 @@ def catalogue_conversion(
         partial=row.partial,
         type_map=row.type_map,
         names=row.names,
+        ids_are_pmids=row.ids_are_pmids,
+        ids=there(row.ids.get(split)),
+        without_ids=there(row.without_ids.get(split)),
+        pmids=there(row.pmids),
     )
 
 
 def _corpus(name: str, row: dict[str, Any]) -> Corpus:
     shared: dict[str, Any] = {
-        key: row[key] for key in ("types", "partial", "type_map", "names") if key in row
+        key: row[key]
+        for key in ("types", "partial", "type_map", "names", "guidelines")
+        if key in row
     }
     views = {view: _view({**shared, **form}) for view, form in row["views"].items()}
     return Corpus(name, row["about"], row["source"], row["licence"], row.get("citation"), views)

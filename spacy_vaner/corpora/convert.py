@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,12 @@ from spacy.util import filter_spans
 
 from spacy_vaner.corpora.docbins import docs_to_bytes, words_to_doc
 from spacy_vaner.corpora.formats import Note, get_format, ignore, read_records
-from spacy_vaner.corpora.formats.base import sorted_mentions
+from spacy_vaner.corpora.formats.base import (
+    malformed,
+    numbered_lines,
+    read_text,
+    sorted_mentions,
+)
 from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
 from spacy_vaner.corpora.report import ConversionReport
 from spacy_vaner.errors import Messages, VanerError
@@ -23,6 +29,8 @@ from spacy_vaner.types import Record
 
 Progress = Callable[[Iterable[Record]], Iterable[Record]]
 """Wraps the stream of records, as tqdm does."""
+
+_PMID = re.compile(r"(?:PMID[-:]?)?(\d+)")
 
 VIEWS = ("tokens", "text")
 TOKENIZERS = ("spacy", "scispacy")
@@ -42,7 +50,10 @@ class Conversion:
     partial: annotated incompletely.
     type_map: the source's type -> ours; None = not used; what is missing keeps its name.
     names: type -> name of the corpus in an instruction.
-    ids_are_pmids: None = as the format has it.
+    ids_are_pmids: None = as the format has it; "PMID-123" counts as 123.
+    ids, without_ids: a list of the documents that are taken, or left: an identifier per line (what
+        follows it is not read), or a JSON list.
+    pmids: a table of identifiers and PMIDs, one pair per line.
     """
 
     files: tuple[Path, ...]
@@ -56,6 +67,14 @@ class Conversion:
     type_map: Mapping[str, str | None] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     ids_are_pmids: bool | None = None
+    ids: Path | None = None
+    without_ids: Path | None = None
+    pmids: Path | None = None
+
+    def all_files(self) -> tuple[Path, ...]:
+        """Everything that is read."""
+        lists = (self.ids, self.without_ids, self.pmids)
+        return (*self.files, *(path for path in lists if path is not None))
 
     def chosen_view(self) -> str:
         """The view, checked.
@@ -195,9 +214,10 @@ def records(
     for type_ in used:
         if not type_.strip() or any(mark in type_ for mark in ":=\n\r"):
             raise VanerError(Messages.VE216.format(name=type_))
+    pmids = _read_pmids(conversion.pmids)
     for record in progress(_read(conversion, report.note)):
         report.add_source(record)
-        yield _prepared(record, conversion, used, report)
+        yield _prepared(record, conversion, used, pmids, report)
 
 
 def used_types(conversion: Conversion) -> tuple[str, ...]:
@@ -213,12 +233,58 @@ def used_types(conversion: Conversion) -> tuple[str, ...]:
 
 
 def _read(conversion: Conversion, note: Note) -> Iterator[Record]:
+    kept, left = _read_ids(conversion.ids), _read_ids(conversion.without_ids)
+
+    def keep(id_: str) -> bool:
+        return (kept is None or id_ in kept) and (left is None or id_ not in left)
+
+    options = dict(conversion.options)
+    if get_format(conversion.format).selects:
+        options["keep"] = keep
+    # A note about a document that another split has is no business of this one.
+    held: list[tuple[str, str]] = []
     for path in conversion.files:
-        yield from read_records(path, conversion.format, note=note, **conversion.options)
+        for record in read_records(
+            path, conversion.format, note=lambda *what: held.append(what), **options
+        ):
+            if keep(record.id):
+                for cause, where in held:
+                    note(cause, where)
+                yield record
+            held.clear()
+
+
+def _read_ids(path: Path | None) -> frozenset[str] | None:
+    """RAISES VanerError: VE202 and VE203, a file that cannot be read."""
+    if path is None:
+        return None
+    if path.suffix == ".json":
+        return frozenset(json.loads(read_text(path)))
+    return frozenset(line.split()[0] for _, line in numbered_lines(path) if line.strip())
+
+
+def _read_pmids(path: Path | None) -> dict[str, str]:
+    """RAISES VanerError: VE201 to VE203, a malformed table."""
+    pairs: dict[str, str] = {}
+    if path is None:
+        return pairs
+    for number, line in numbered_lines(path):
+        match line.split():
+            case []:
+                pass
+            case [id_, pmid] if pmid.isdecimal():
+                pairs[id_] = pmid
+            case _:
+                raise malformed(path, number, "an identifier and a PMID", line)
+    return pairs
 
 
 def _prepared(
-    record: Record, conversion: Conversion, used: set[str], report: ConversionReport
+    record: Record,
+    conversion: Conversion,
+    used: set[str],
+    pmids: Mapping[str, str],
+    report: ConversionReport,
 ) -> Record:
     """The record with our types, without the mentions that are not used, with its PMID."""
     mentions = []
@@ -228,12 +294,12 @@ def _prepared(
             mentions.append(replace(mention, type=type_))
         else:
             report.unused[mention.type] += 1
-    pmid = record.pmid
+    pmid = record.pmid or pmids.get(record.id)
     ids_are_pmids = conversion.ids_are_pmids
     if ids_are_pmids is None:
         ids_are_pmids = get_format(conversion.format).ids_are_pmids
-    if ids_are_pmids and pmid is None and record.id.isdecimal():
-        pmid = record.id
+    if ids_are_pmids and pmid is None and (match := _PMID.fullmatch(record.id)):
+        pmid = match[1]
     kept = sorted_mentions(mentions, report.note, record.source)
     return replace(record, mentions=kept, pmid=pmid)
 

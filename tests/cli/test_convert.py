@@ -130,7 +130,7 @@ def test_the_catalogue_is_listed(vaner):
     for word in ("NCBI-disease", "BC5CDR", "JNLPBA", "sample", "five-types", "GENIA"):
         assert word in output
     _, output = vaner(f"corpora --corpora-dir {CORPORA_DIR}")
-    assert "sample 6 of 6" in output and "BC5CDR 0 of 6" in output
+    assert "sample 6 of 6" in output and "BC5CDR 0 of 9" in output
     _, output = vaner(f"corpora BC5CDR --corpora-dir {CORPORA_DIR}")
     assert "doi:10.1093/database/baw068" in output
     assert "test: BC5CDR/pubtator/CDR_TestSet.PubTator.txt (missing)" in output

@@ -27,10 +27,19 @@ def test_a_row_is_consistent(corpus, view):
     row = catalogue()[corpus].views[view]
     assert row.format in FORMATS
     assert set(row.options) <= set(FORMATS[row.format].options)
-    assert set(row.files) == {"train", "dev", "test"}
+    assert set(row.files) <= {"train", "dev", "test"}
+    assert {*row.ids, *row.without_ids} <= set(row.files)
+    assert row.types or row.partial
+    assert not set(row.types) & set(row.partial)
+    assert {*row.guidelines} >= {*row.types, *row.partial}
     assert {type_ for type_ in row.type_map.values() if type_} <= {*row.types, *row.partial}
     assert set(row.names) <= {*row.types, *row.partial}
-    assert set(row.protects) <= {"test", "dev"} and "test" in row.protects
+    assert set(row.protects.values()) <= {"test", "dev"}
+    assert "test" not in row.files or row.protects["test"] == "test"
+    # Splits that share a file must be told apart.
+    for place in row.files.values():
+        sharing = {split for split in row.files if row.files[split] == place}
+        assert len(sharing) == 1 or sharing == {*row.ids, *row.without_ids}
 
 
 def contiguous(record):
@@ -179,50 +188,3 @@ def test_wrong_names_and_missing_files_are_found_before_anything_is_written(tmp_
         with pytest.raises(VanerError, match=error):
             list(convert_catalogue(corpora, tmp_path / "out", corpora_dir=CORPORA_DIR, views=views))
         assert not (tmp_path / "out").exists()
-
-
-# What the corpora hold: (documents, sentences, mentions), counted from the released files.
-PUBLISHED = {
-    "NCBI-disease.text.train": (593, None, {"Disease": 5145}),
-    "NCBI-disease.text.dev": (100, None, {"Disease": 787}),
-    "NCBI-disease.text.test": (100, None, {"Disease": 960}),
-    "NCBI-disease.tokens.train": (5424, 5424, {"Disease": 5134}),
-    "NCBI-disease.tokens.dev": (923, 923, {"Disease": 787}),
-    "NCBI-disease.tokens.test": (940, 940, {"Disease": 960}),
-    "BC5CDR.text.train": (500, None, {"Chemical": 5203, "Disease": 4182}),
-    "BC5CDR.text.dev": (500, None, {"Chemical": 5347, "Disease": 4244}),
-    "BC5CDR.text.test": (500, None, {"Chemical": 5385, "Disease": 4424}),
-    "BC5CDR.tokens.train": (4560, 4560, {"Chemical": 5203, "Disease": 4182}),
-    "BC5CDR.tokens.dev": (4581, 4581, {"Chemical": 5347, "Disease": 4246}),
-    "BC5CDR.tokens.test": (4797, 4797, {"Chemical": 5385, "Disease": 4424}),
-    "JNLPBA.tokens.train": (1800, 16807, {"Gene": 27803 + 8481 + 844}),
-    "JNLPBA.tokens.dev": (200, 1739, {"Gene": 2466 + 1052 + 107}),
-    "JNLPBA.tokens.test": (404, 3856, {"Gene": 5067 + 1056 + 118}),
-    "JNLPBA.paper.train": (14690, 14690, {"Gene": 32178}),
-    "JNLPBA.paper.dev": (3856, 3856, {"Gene": 8575}),
-    "JNLPBA.paper.test": (3856, 3856, {"Gene": 6241}),
-    "JNLPBA.five-types.test": (
-        404,
-        3856,
-        {"DNA": 1056, "RNA": 118, "cell_line": 500, "cell_type": 1921, "protein": 5067},
-    ),
-}
-
-
-@pytest.mark.external
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_the_counts_of_the_published_corpora(name, tmp_path):
-    """Needs VANER_CORPORA_DIR, the folder that holds the corpora."""
-    from spacy_vaner.corpora.convert import records
-    from spacy_vaner.corpora.report import ConversionReport
-
-    corpus, view, split = name.split(".")
-    folder = Path(os.environ["VANER_CORPORA_DIR"])
-    conversion = catalogue_conversion(corpus, view, split, corpora_dir=folder)
-    report = ConversionReport()
-    for record in records(conversion, report):
-        report.add_record(record, n_tokens=len(record.words or ()), n_widened=0)
-    counts = (report.documents, report.sentences, dict(sorted(report.mentions.items())))
-    assert counts == PUBLISHED[name]
-    assert report.notes["misaligned"] == (name == "NCBI-disease.text.train")
-    assert report.repeated_documents == (name == "NCBI-disease.text.train")

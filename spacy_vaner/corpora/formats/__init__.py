@@ -51,14 +51,14 @@ def read_records(
     """Read a corpus file, or a folder where the format takes one.
 
     note: told of everything odd that is kept, e.g. ("misaligned", "file.txt:12").
-    options: of the format (Format.options); None = not given.
+    options: of the format (Format.options, and `keep` where it selects); None = not given.
     RAISES VanerError: VE204 and VE205, an unknown format or option; VE201 to VE203, a malformed
         file, with its line.
     """
     row = get_format(format_name)
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
-        if key not in row.options:
+        if key not in row.options and not (key == "keep" and row.selects):
             takes = ", ".join(row.options) or "none"
             raise VanerError(Messages.VE205.format(name=format_name, option=key, takes=takes))
     return row.read(path, note=note, **given)

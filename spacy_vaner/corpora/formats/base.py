@@ -32,6 +32,7 @@ class Format:
     ids_are_pmids: the documents' identifiers are PubMed's, by the format's convention.
     write: called as write(records, path, note=…); what the format cannot carry is left out and
         noted. Every format can say documents, types and contiguous mentions that do not overlap.
+    selects: `read` takes keep=…, which it asks of an identifier before it reads the document.
     carries: what it can say beyond that: "text" (exact, white space included), "nested"
         (overlapping mentions of one type too), "discontinuous", "sentences", "ids".
     """
@@ -43,6 +44,7 @@ class Format:
     ids_are_pmids: bool = False
     write: Callable[..., None] | None = None
     carries: frozenset[str] = frozenset()
+    selects: bool = False
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +30,16 @@ _REFERENCE = re.compile(r"Reference (T\S+) (\S.*)")
 _EXPECTED = "'T1<tab>Type start end<tab>text', end exclusive; 'start end;start end' for fragments"
 
 
-def read(path: Path, *, note: Note = ignore) -> Iterator[Record]:
+def read(
+    path: Path, *, note: Note = ignore, keep: Callable[[str], bool] = lambda id_: True
+) -> Iterator[Record]:
     """Read a folder (and those below it), or one document: its .txt, .ann, .a1 or .a2.
 
     A document is called by its file's name. Identifiers come from normalisation lines
     (`N1<tab>Reference T1 …`); relations, events, attributes and comments are passed over. A .txt
     without annotations beside it is passed over and noted, since its mentions are not known.
 
+    keep: says of an identifier whether the document is wanted.
     RAISES VanerError: VE201 to VE203, a malformed or missing file.
     """
     if path.is_dir():
@@ -45,7 +48,7 @@ def read(path: Path, *, note: Note = ignore) -> Iterator[Record]:
             note("text without annotations", str(lonely))
     else:
         texts = {files_in(path)[0].with_suffix(".txt")}
-    for text_path in sorted(texts):
+    for text_path in sorted(path for path in texts if keep(path.stem)):
         yield _record(text_path, note)
 
 
@@ -137,5 +140,6 @@ FORMAT = Format(
     read,
     "brat standoff: a folder of .txt with .ann (or .a1, .a2)",
     write=write,
+    selects=True,
     carries=frozenset({"text", "nested", "discontinuous", "ids"}),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from spacy_vaner.corpora.formats.base import (
@@ -28,7 +28,13 @@ _JOIN = " ... "
 """Stands between fragments in the text that the format repeats."""
 
 
-def read(path: Path, *, note: Note = ignore, folder_types: bool = False) -> Iterator[Record]:
+def read(
+    path: Path,
+    *,
+    note: Note = ignore,
+    folder_types: bool = False,
+    keep: Callable[[str], bool] = lambda id_: True,
+) -> Iterator[Record]:
     """Read one XML file, or all below a folder; files about one text make one document.
 
     Version 1 (`<annotations textSource=…>`) and version 2 (`<knowtator-project>`) are told apart by
@@ -38,12 +44,14 @@ def read(path: Path, *, note: Note = ignore, folder_types: bool = False) -> Iter
 
     folder_types: the type is the name of the XML file's folder instead (of the one above, if that
         is "knowtator").
+    keep: says of an identifier whether the document is wanted.
     RAISES VanerError: VE201 to VE203, a malformed file or a text that is not there.
     """
     by_text: dict[str, list[Path]] = {}
     for file in files_in(path, "*.xml"):
         name = file.name.removesuffix(".xml").removesuffix(".knowtator").removesuffix(".txt")
-        by_text.setdefault(name, []).append(file)
+        if keep(name):
+            by_text.setdefault(name, []).append(file)
     for name, files in by_text.items():
         text_path = _text_path(files[0], name)
         text = read_text(text_path)
@@ -193,5 +201,6 @@ FORMAT = Format(
     options=("folder_types",),
     ids_are_pmids=True,
     write=write,
+    selects=True,
     carries=frozenset({"text", "nested", "discontinuous"}),
 )
