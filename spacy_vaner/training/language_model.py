@@ -81,7 +81,7 @@ def decoder_config(decoder: nn.Module, dtype: torch.dtype) -> bytes:
     """The config.json of a folder that transformers reads."""
     config: Any = decoder.config
     with quiet_transformers():
-        values = json.loads(config.to_json_string(use_diff=False))
+        values = json.loads(config.to_json_string(use_diff=True))
     values["architectures"] = [type(decoder).__name__]
     values["torch_dtype"] = str(dtype).removeprefix("torch.")
     values.pop("_attn_implementation", None)

@@ -38,6 +38,17 @@ def test_a_step_of_muon_has_the_size_of_adamws_and_decays_the_weights() -> None:
     assert move.square().mean().sqrt() == pytest.approx(0.1 * 0.2, rel=0.2)
 
 
+def test_muon_averages_gradients() -> None:
+    weight = nn.Parameter(torch.zeros(4, 4))
+    muon = Muon([weight], lr=0.1, momentum=0.9, weight_decay=0.0)
+    first, second = torch.randn(2, 4, 4)
+    for gradient in (first, second):
+        weight.grad = gradient
+        muon.step()
+    average = 0.9 * 0.1 * first + 0.1 * second
+    assert torch.allclose(muon.state[weight]["momentum"], average)
+
+
 def test_matrices_of_one_shape_do_not_mix() -> None:
     gradients = [torch.randn(8, 8), torch.randn(8, 8)]
 

@@ -279,11 +279,12 @@ def test_accumulated_passes_give_the_step_of_one_pass(
     assert series[0] == pytest.approx(series[1], abs=2e-3)
 
 
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
 def test_bf16_learns_too_and_the_share_of_the_device_is_logged(
-    make_config: MakeConfig, whole: Path, tmp_path: Path
+    make_config: MakeConfig, whole: Path, tmp_path: Path, attn_implementation: str
 ) -> None:
     lines: list[dict[str, Any]] = []
-    config = make_config(precision="bf16", peak_tflops=0.5)
+    config = make_config(precision="bf16", peak_tflops=0.5, attn_implementation=attn_implementation)
     pretrain(config, tmp_path / "run", on_step=lines.append)
     assert losses(tmp_path / "run")[-1][2] == pytest.approx(losses(whole)[-1][2], abs=0.1)
     assert 0 < lines[0]["flops_share"] < 1
@@ -291,6 +292,24 @@ def test_bf16_learns_too_and_the_share_of_the_device_is_logged(
     assert weights is not None
     config_json = json.loads((weights / "config.json").read_text())
     assert config_json["torch_dtype"] == "float32"
+
+
+@pytest.mark.slow
+def test_a_compiled_run_has_the_losses_of_one_that_is_not(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    for compile in (False, True):
+        config = make_config(n_steps=8, compile=compile)
+        # In a process of its own: the compiler's threads and warnings stay there.
+        (tmp_path / str(compile)).mkdir()
+        process = started(config, tmp_path / str(compile))
+        _, errors = process.communicate(timeout=290)
+        assert process.returncode == 0, errors[-2000:]
+    compiled, plain = (
+        [value for *_, value in losses(tmp_path / str(compile) / "run")]
+        for compile in (True, False)
+    )
+    assert compiled == pytest.approx(plain, abs=1e-3)
 
 
 def test_a_finished_run_that_is_started_again_stays_as_it_is(
