@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-_NO_NETWORK = Path(__file__).parent / "support" / "no_network"
+_TESTS = Path(__file__).parent
+_NO_NETWORK = _TESTS / "support" / "no_network"
 
 # Before anything is imported that reads them; child processes inherit all of it.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -29,6 +30,8 @@ _OPT_IN = {
     "gpu": "needs a CUDA device",
     "external": "needs a corpus or a model that is not in the repository",
 }
+_WITH_A_BACKBONE = {"backbone", "component", "training", "test_model.py", "test_package.py"}
+"""What is also tested with the second generation of transformers, as marked transformers5."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(_TESTS).parts[0] in _WITH_A_BACKBONE:
+            item.add_marker("transformers5")
     for mark, reason in _OPT_IN.items():
         if not config.getoption(f"--{mark}"):
             skip = pytest.mark.skip(reason=f"{reason}: run with --{mark}")
