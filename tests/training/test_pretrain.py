@@ -66,6 +66,16 @@ def wait_for_steps(process: subprocess.Popen[str], output: Path, n_steps: int) -
     pytest.fail(f"no checkpoint after {n_steps} steps: {process.communicate()}")
 
 
+def stop_after(n_steps: int, number: int = signal.SIGTERM) -> Callable[[dict[str, Any]], None]:
+    """A look at the log that sends a signal when the last of so many steps is in it."""
+
+    def look(record: dict[str, Any]) -> None:
+        if record["step"] == n_steps - 1 and "loss" in record:
+            signal.raise_signal(number)
+
+    return look
+
+
 @pytest.fixture
 def whole(make_config: MakeConfig, tmp_path: Path) -> Path:
     """A run that nothing interrupted."""
@@ -138,12 +148,7 @@ def test_a_signal_stops_a_run_after_its_step_with_a_checkpoint(
     make_config: MakeConfig, tmp_path: Path, number: int
 ) -> None:
     before = signal.getsignal(number)
-
-    def interrupt(record: dict[str, Any]) -> None:
-        if record["step"] == 9 and "loss" in record:
-            signal.raise_signal(number)
-
-    outcome = pretrain(make_config(n_steps=1000), tmp_path / "run", on_step=interrupt)
+    outcome = pretrain(make_config(), tmp_path / "run", on_step=stop_after(10, number))
     assert (outcome.reason, outcome.signal, outcome.step) == ("signal", number, 10)
     assert json.loads((outcome.checkpoint / STATE_FILE).read_text())["step"] == 10
     assert signal.getsignal(number) == before
@@ -152,12 +157,17 @@ def test_a_signal_stops_a_run_after_its_step_with_a_checkpoint(
 def test_a_time_limit_stops_a_run_and_it_goes_on(
     make_config: MakeConfig, whole: Path, tmp_path: Path
 ) -> None:
+    def take_long(record: dict[str, Any]) -> None:
+        if record["step"] == 9:
+            time.sleep(0.1)
+
     output = tmp_path / "run"
     starts = 0
     reason = ""
     while reason != "finished":
         starts += 1
-        outcome = pretrain(make_config(max_minutes=0.002), output, resume=True)
+        config = make_config(max_minutes=0.0015)
+        outcome = pretrain(config, output, resume=True, on_step=take_long)
         assert (outcome.backbone is None) == (outcome.reason == "time")
         reason = outcome.reason
     assert starts > 1
@@ -183,7 +193,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     make_config: MakeConfig, whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    pretrain(make_config(checkpoint_minutes=0, n_steps=30, max_minutes=0.003), output)
+    pretrain(make_config(checkpoint_minutes=0), output, on_step=stop_after(7))
     checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER)
     weights = checkpoints.paths()[-1] / "optimizer.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
