@@ -33,7 +33,12 @@ def convert_command(
     ] = None,
     format_name: Annotated[
         str | None,
-        typer.Option("--format", "-f", help="iob (also IOB2, IOBES), pubtator or jsonl"),
+        typer.Option(
+            "--format",
+            "-f",
+            help="iob (IOB2, IOBES, CoNLL), pubtator, jsonl, bioc_xml, bioc_json, brat (a folder), "
+            "knowtator (CRAFT; a folder), bc2gm, vaner_jsonl, spacy, spacy_json",
+        ),
     ] = None,
     view: Annotated[
         str | None,
@@ -88,11 +93,31 @@ def convert_command(
         int | None,
         typer.Option("--tag-column", help="iob: column of the tag, from 1; default: last"),
     ] = None,
+    word_column: Annotated[
+        int | None,
+        typer.Option("--word-column", help="iob: column of the word, from 1; default: first"),
+    ] = None,
+    comment: Annotated[
+        str | None,
+        typer.Option(help='iob: leave out lines that begin with this, e.g. "#" in CoNLL-U'),
+    ] = None,
+    alternatives: Annotated[
+        bool | None,
+        typer.Option("--alternatives", help="bc2gm: read ALTGENE.eval too, as type ALTGENE"),
+    ] = None,
+    folder_types: Annotated[
+        bool | None,
+        typer.Option("--folder-types", help="knowtator: the type is the name of the XML's folder"),
+    ] = None,
+    spans_key: Annotated[
+        str | None,
+        typer.Option("--spans-key", help="spacy: read the spans of this group too; default: gold"),
+    ] = None,
     pmid_ids: Annotated[
         bool | None,
         typer.Option(
             "--pmid-ids/--no-pmid-ids",
-            help="The documents' identifiers are PubMed's; default: yes for pubtator",
+            help="The documents' identifiers are PubMed's; default: yes for pubtator, knowtator",
         ),
     ] = None,
     corpus: Annotated[
@@ -134,6 +159,13 @@ def convert_command(
             "counted only, as published figures keep the official splits",
         ),
     ] = False,
+    unprotected: Annotated[
+        str | None,
+        typer.Option(
+            help="With --split all: corpora, comma-separated, whose test and dev splits are not "
+            "protected, since you report no figure on them"
+        ),
+    ] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(help="Count what is shared with this .spacy file; may be repeated"),
@@ -168,6 +200,11 @@ def convert_command(
         "--corpus-name": corpus_name,
         "--document": document,
         "--tag-column": tag_column,
+        "--word-column": word_column,
+        "--comment": comment,
+        "--alternatives": alternatives,
+        "--folder-types": folder_types,
+        "--spans-key": spans_key,
         "--pmid-ids": pmid_ids,
     }
     if corpus is not None:
@@ -183,8 +220,11 @@ def convert_command(
             views=_names(view),
             tokenizer=tokenizer,
             guard_within_corpus=guard_own_splits,
+            unprotected=_names(unprotected) or (),
         )
         return
+    if unprotected is not None:
+        raise _usage("--unprotected goes with --corpus and --split all.")
     *sources, output = paths or [Path()]
     if output_dir is not None:
         raise _usage("--output-dir goes with --corpus and --split all.")
@@ -194,7 +234,16 @@ def convert_command(
         conversion = Conversion(
             files=(sources[0],),
             format=format_name,
-            options={"type_name": type_name, "tag_column": tag_column, "document": document},
+            options={
+                "type_name": type_name,
+                "word_column": word_column,
+                "tag_column": tag_column,
+                "comment": comment,
+                "document": document,
+                "alternatives": alternatives,
+                "folder_types": folder_types,
+                "spans_key": spans_key,
+            },
             view=view,
             tokenizer=tokenizer,
             corpus=name or sources[0].name.partition(".")[0],
@@ -233,6 +282,7 @@ def _convert_catalogue(
     views: Sequence[str] | None,
     tokenizer: str,
     guard_within_corpus: bool,
+    unprotected: Sequence[str],
 ) -> None:
     from spacy_vaner.corpora.batch import convert_catalogue
 
@@ -244,6 +294,7 @@ def _convert_catalogue(
         views=views,
         tokenizer=tokenizer,
         guard_within_corpus=guard_within_corpus,
+        unprotected=unprotected,
         progress=_progress,
     ):
         converted.append((file.path.name, file.report))

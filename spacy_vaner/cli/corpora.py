@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from tqdm import tqdm
 from wasabi import msg
 from wasabi.tables import table
 
@@ -21,6 +22,13 @@ def corpora_command(
         Path | None,
         typer.Option("--corpora-dir", help="Say which files are there, below this folder"),
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the data sheet of all corpora to this file; those below --corpora-dir are "
+            "counted, what the file says of the others stays"
+        ),
+    ] = None,
 ) -> None:
     """List the corpora that `convert --corpus` knows; the data come from their public sources.
 
@@ -28,6 +36,9 @@ def corpora_command(
     """
     from spacy_vaner.corpora.catalogue import catalogue, get_corpus
 
+    if sheet is not None:
+        _write_sheet(sheet, corpora_dir)
+        return
     if name is not None:
         _print_corpus(get_corpus(name), corpora_dir)
         return
@@ -43,6 +54,31 @@ def corpora_command(
     if corpora_dir is not None:
         header.insert(1, "files")
     print(table(rows, header=header, divider=True))
+
+
+def _write_sheet(path: Path, corpora_dir: Path | None) -> None:
+    from spacy_vaner.corpora.batch import protect_conversion, protected_conversions
+    from spacy_vaner.corpora.catalogue import catalogue
+    from spacy_vaner.corpora.convert import write_beside
+    from spacy_vaner.corpora.guard import ProtectedIndex
+    from spacy_vaner.corpora.sheet import make_sheet, measure
+
+    measured = {}
+    if corpora_dir is not None:
+        guard = ProtectedIndex()
+        conversions, _ = protected_conversions(corpora_dir)
+        for kind, conversion in tqdm(conversions, desc="protect", leave=False, disable=None):
+            protect_conversion(guard, conversion, kind)
+        there = [
+            corpus
+            for corpus in catalogue().values()
+            if all(place.exists() for place in _paths(corpus, corpora_dir))
+        ]
+        for corpus in tqdm(there, desc="count", leave=False, disable=None):
+            measured[corpus.name] = measure(corpus, corpora_dir, guard)
+    previous = path.read_text(encoding="utf8") if path.exists() else ""
+    write_beside({path: make_sheet(previous, measured).encode("utf8")})
+    msg.good(f"{path}: {len(measured)} corpora counted")
 
 
 def _print_corpus(corpus: Corpus, corpora_dir: Path | None) -> None:

@@ -29,6 +29,7 @@ from spacy.tokens import Doc
 
 from spacy_vaner.corpora.docbins import read_docs
 from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.files import write_whole
 from spacy_vaner.types import Offsets
 
 MIN_WORDS = 8
@@ -189,7 +190,17 @@ class ProtectedIndex:
             they are only reported, since published figures are made with the official splits.
         """
         annotation = doc.user_data.get("vaner", {})
-        corpus, pmid = annotation.get("corpus"), annotation.get("pmid")
+        return self.check_text(
+            doc.text,
+            corpus=annotation.get("corpus"),
+            pmid=annotation.get("pmid"),
+            within_corpus=within_corpus,
+        )
+
+    def check_text(
+        self, text: str, *, corpus: str | None, pmid: str | None, within_corpus: bool = False
+    ) -> Verdict:
+        """Say whether a text of a corpus may be trained on; see check."""
 
         def applies(source: Source) -> bool:
             return within_corpus or corpus is None or source.corpus != corpus
@@ -199,12 +210,12 @@ class ProtectedIndex:
             source = self._sources[number]
             hits[Hit("PMID", source, applies(source))] = None
         stretches: list[Offsets] = []
-        for start, end, numbers in self._matches(doc.text):
+        for start, end, numbers in self._matches(text):
             found = [self._sources[number] for number in sorted(numbers)]
             hits.update({Hit("sentence", source, applies(source)): None for source in found})
             if any(applies(source) and source.kind == "dev" for source in found):
                 stretches.append((start, end))
-        return _verdict(doc.text, tuple(hits), _merged(stretches))
+        return _verdict(text, tuple(hits), _merged(stretches))
 
     def _matches(self, text: str) -> Iterator[tuple[int, int, set[int]]]:
         """Protected sentences in a text: offsets and sources."""
@@ -228,9 +239,7 @@ class ProtectedIndex:
                 for (length, whole), numbers in sorted(entries.items())
             ],
         }
-        beside = path.with_name(path.name + ".part")
-        beside.write_bytes(srsly.msgpack_dumps(message))
-        beside.replace(path)
+        write_whole(path, srsly.msgpack_dumps(message))
 
     @classmethod
     def from_file(cls, path: Path) -> ProtectedIndex:

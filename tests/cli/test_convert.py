@@ -62,6 +62,26 @@ def test_options_of_tagged_words(vaner):
     assert (annotation["types"], annotation["partial"]) == (("no",), ("Thing",))
 
 
+def test_columns_anywhere_and_comments(vaner):
+    Path("words.conllu").write_text("# one\nB-X\tno\ty\nO\tno\tand\n")
+    status, output = vaner(
+        "convert words.conllu words.spacy --format iob --word-column 3 --tag-column 1 --comment #"
+    )
+    assert status == 0, output
+    (doc,) = read_docs(Path("words.spacy"))
+    assert (doc.text, [ent.text for ent in doc.ents]) == ("y and", ["y"])
+
+
+def test_a_folder_of_ones_own(vaner):
+    Path("mine").mkdir()
+    Path("mine/1.txt").write_text(SENTENCE)
+    Path("mine/1.ann").write_text("T1\tDrug 0 7\tAspirin\n")
+    status, output = vaner("convert mine brat.spacy --format brat")
+    assert status == 0, output
+    (doc,) = read_docs(Path("brat.spacy"))
+    assert [(ent.text, ent.label_) for ent in doc.ents] == [("Aspirin", "Drug")]
+
+
 def test_the_guard_of_a_training_split(vaner):
     assert vaner("convert my.test.jsonl test.spacy -f jsonl --name held")[0] == 0
     status, output = vaner("convert my.train.jsonl a.spacy -f jsonl --protect test.spacy")
@@ -107,6 +127,7 @@ def test_one_split_and_all_splits_of_the_catalogue(vaner):
         ("--corpus sample --output-dir y --protect z.spacy", "--protect is for one file"),
         ("--corpus sample --split dev x.spacy", "one --view"),
         ("--corpus sample,BC5CDR --view text --split dev x.spacy", "one --corpus"),
+        ("my.train.jsonl x.spacy -f jsonl --unprotected DDI", "--unprotected goes with"),
         ("--corpus none --view text --split dev x.spacy", "VE211"),
     ],
 )

@@ -170,6 +170,15 @@ def test_the_guard_protects_what_is_not_converted(two_corpora):
     assert docs[0].user_data["vaner"]["masked"] == ((7, len(docs[0].text)),)
 
 
+def test_corpora_that_no_figure_is_reported_on_do_not_protect(two_corpora):
+    out = two_corpora / "out"
+    list(convert_catalogue(["b"], out, corpora_dir=two_corpora))
+    *_, train = convert_catalogue(["b"], out, corpora_dir=two_corpora, unprotected=["a"])
+    assert train.is_new and train.report["documents"] == 3
+    with pytest.raises(VanerError, match="VE211: .*'c'"):
+        list(convert_catalogue(["b"], out, corpora_dir=two_corpora, unprotected=["c"]))
+
+
 def test_a_changed_protected_split_makes_training_splits_anew(two_corpora):
     out = two_corpora / "out"
     list(convert_catalogue(["b"], out, corpora_dir=two_corpora))
