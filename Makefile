@@ -78,5 +78,5 @@ transformers5: $(VENV)-transformers5/stamp
 
 clean:
 	rm -rf $(VENV) $(VENV)-transformers5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf project/project.lock project/corpora/converted project/training project/metrics project/tokenizers
+	rm -rf project/project.lock project/converted project/tokenizers project/training project/metrics project/pretraining
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

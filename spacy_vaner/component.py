@@ -1,12 +1,10 @@
-"""The factory `vaner_ner`, its component and its scorer: the whole surface towards spaCy."""
+"""The factory `vaner_ner` and its component: the whole surface towards spaCy."""
 
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import srsly
 from spacy import util
@@ -16,17 +14,30 @@ from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, Optimizer
+from thinc.api import Config, CupyOps, Model, Optimizer, get_current_ops
 
 from spacy_vaner import model as tagger_model
 from spacy_vaner.decoding import above_threshold, decode
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
-from spacy_vaner.gold import KEY, CorpusName, Gold, get_gold, gold_from_ents, name_for
+from spacy_vaner.files import write_whole
+from spacy_vaner.gold import CorpusName, Gold, get_ask, get_gold, gold_from_ents, name_for
 from spacy_vaner.model import Question
-from spacy_vaner.predictions import write_predictions
+from spacy_vaner.predictions import Prediction, write_predictions
 from spacy_vaner.scorer import score_ner
+from spacy_vaner.settings import (
+    Setting,
+    check_batch_subwords,
+    check_threshold,
+    check_types,
+    one_of,
+    read_settings,
+    restore_settings,
+)
 from spacy_vaner.targets import GoldTags, Target, gold_tags, loss_and_gradient, make_targets
 from spacy_vaner.types import ScoredSpan
+
+if TYPE_CHECKING:
+    from spacy_vaner.backbone.tagger import Tagger
 
 DEFAULT_CONFIG = """
 [vaner_ner]
@@ -93,6 +104,8 @@ class _AsSet:
 
 _AS_SET = _AsSet()
 
+_check_precision = one_of("auto", "fp32", "bf16")
+
 _default_config = Config().from_str(DEFAULT_CONFIG)
 
 
@@ -134,7 +147,7 @@ def make_vaner_ner(
         nlp.vocab,
         model,
         name,
-        types=types.split(",") if isinstance(types, str) else types,
+        types=[part.strip() for part in types.split(",")] if isinstance(types, str) else types,
         corpus=corpus,
         spans_key=spans_key,
         annotate_ents=annotate_ents,
@@ -151,22 +164,7 @@ def make_vaner_ner(
     )
 
 
-_SETTINGS = "cfg.json"
-# Settings that a saved component carries; the device belongs to the machine, not to the model.
-_SAVED_SETTINGS = (
-    "types",
-    "corpus",
-    "spans_key",
-    "annotate_ents",
-    "overwrite_ents",
-    "threshold",
-    "batch_subwords",
-    "asking",
-    "precision",
-    "engine",
-    "label_map",
-    "retokenize",
-)
+_SETTINGS_FILE = "cfg.json"
 
 
 class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython, without types
@@ -174,6 +172,11 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
 
     Every setting is an attribute of the same name and can be changed at any time.
     """
+
+    threshold = Setting(check_threshold)
+    batch_subwords = Setting(check_batch_subwords)
+    asking = Setting(one_of("per_type"))
+    engine = Setting(one_of("torch"))
 
     def __init__(
         self,
@@ -196,8 +199,6 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         retokenize: bool = False,
         scorer: Callable[..., dict[str, Any]] | None = score_ner,
     ) -> None:
-        if batch_subwords < 1:
-            raise VanerError(Messages.VE016.format(batch_subwords=batch_subwords))
         self.vocab = vocab
         self.model = model
         self.name = name
@@ -213,10 +214,10 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         self.engine = engine
         self.retokenize = retokenize
         self.scorer = scorer
-        self._precision = precision
+        self._precision = _check_precision("precision", precision)
         self._device = device
         # What the config said, to tell a changed setting from an override when loading.
-        self._configured = self._settings()
+        self._configured = read_settings(self)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -225,10 +226,10 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
 
     @types.setter
     def types(self, types: Sequence[str]) -> None:
-        self._types = _check_types(types)
+        self._types = check_types(types)
         for label in self.labels:
             # Labels outlive the texts of a memory zone.
-            self.vocab.strings.add(label)
+            self.vocab.strings.add(label, allow_transient=False)  # type: ignore[call-arg]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -254,7 +255,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
 
     @precision.setter
     def precision(self, precision: str) -> None:
-        self._precision = precision
+        self._precision = _check_precision("precision", precision)
         self._place_tagger()
 
     @property
@@ -268,13 +269,27 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         self._place_tagger()
 
     def _place_tagger(self) -> None:
-        from spacy_vaner.backbone.device import choose_device, choose_precision
-
         tagger = tagger_model.get_tagger(self.model)
         if tagger is not None:
-            device = choose_device(self._device)
+            device, tagger.precision = self._placement()
             tagger.to(device)
-            tagger.precision = choose_precision(self._precision, device)
+
+    def _placement(self) -> tuple[str, str]:
+        """Device and precision in effect. "auto" is CUDA where spaCy has been told to use it."""
+        from spacy_vaner.backbone.device import choose_device, choose_precision
+
+        follows_spacy = self._device == "auto"
+        on_gpu = isinstance(get_current_ops(), CupyOps)
+        setting = ("cuda" if on_gpu else "cpu") if follows_spacy else self._device
+        device = choose_device(setting)
+        return str(device), choose_precision(self._precision, device)
+
+    def merge_adapter(self) -> None:
+        """Add the adapter to the backbone's weights: faster prediction, for the memory of a copy.
+
+        Predictions stay equal up to rounding. Training undoes it; saving stores the adapter.
+        """
+        self._require_tagger().merge_adapter()
 
     # Prediction
 
@@ -328,11 +343,11 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         *,
         types: Sequence[str] | None = None,
         corpus: CorpusName | _AsSet = _AS_SET,
-    ) -> list[list[ScoredSpan]]:
-        """RETURNS: per document every span above the threshold, by (start, end, type)."""
+    ) -> list[Prediction]:
+        """RETURNS: per document what was asked and every span above the threshold."""
         self._require_tagger()
         docs = list(docs)
-        asked_types = None if types is None else _check_types(types)
+        asked_types = None if types is None else check_types(types)
         questions = [self._questions(doc, asked_types, corpus) for doc in docs]
         answers = tagger_model.predict_probabilities(
             self.model, docs, questions, batch_subwords=self.batch_subwords
@@ -351,32 +366,32 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
                 for span in next(decoded)
             ]
             kept = above_threshold(spans, self.threshold)
-            predictions.append(sorted(kept, key=lambda span: (span.start, span.end, span.type)))
+            predictions.append(Prediction(tuple(question.type for question in asked), kept))
         return predictions
 
-    def _require_tagger(self) -> None:
-        if tagger_model.get_tagger(self.model) is None:
+    def _require_tagger(self) -> "Tagger":
+        tagger = tagger_model.get_tagger(self.model)
+        if tagger is None:
             raise VanerError(f"{Errors.E109.format(name=self.name)} {Messages.VE017}")
+        return tagger
 
     def _questions(
         self, doc: Doc, types: Sequence[str] | None, corpus: CorpusName | _AsSet
     ) -> list[Question]:
         """The call's setting wins, then what the document asks for, then the component."""
-        ask = (doc.user_data.get(KEY) or {}).get("ask")
+        ask = get_ask(doc)
         if types is None:
-            types = self.types if ask is None else ask["types"]
+            types = ask.get("types", self.types)
         if isinstance(corpus, _AsSet):
-            corpus = self.corpus if ask is None else ask["corpus"]
+            corpus = ask.get("corpus", self.corpus)
         return [Question(name, name_for(corpus, name)) for name in dict.fromkeys(types)]
 
-    def set_annotations(
-        self, docs: Iterable[Doc], predictions: Iterable[Sequence[ScoredSpan]]
-    ) -> None:
+    def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Prediction]) -> None:
         """Write predictions to documents, as docs/formats.md, section 2, says."""
-        for doc, spans in zip(docs, predictions, strict=True):
+        for doc, prediction in zip(docs, predictions, strict=True):
             write_predictions(
                 doc,
-                spans,
+                prediction,
                 spans_key=self.spans_key,
                 annotate_ents=self.annotate_ents,
                 overwrite_ents=self.overwrite_ents,
@@ -405,17 +420,15 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         """
         import torch
 
-        from spacy_vaner.backbone.device import choose_device, choose_precision
-
         validate_get_examples(get_examples, "VanerNER.initialize")
         if labels is not None:
             self.types = labels
         self._check_annotation(get_examples())
-        device = choose_device(self._device)
+        device, precision = self._placement()
         tagger_model.initialize_tagger(
             self.model,
-            device=str(device),
-            precision=choose_precision(self._precision, device),
+            device=device,
+            precision=precision,
             # spaCy seeds torch from [training] seed before it initialises a pipeline.
             seed=int(torch.randint(2**31 - 1, ())),
             texts=(example.reference.text for example in get_examples()),
@@ -424,23 +437,28 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
     def _check_annotation(self, examples: Iterable[Example]) -> None:
         """Refuse types that no example is annotated for, if examples say what they hold."""
         annotated: set[str] = set()
+        labels: set[str] = set()
         for example in examples:
             gold = get_gold(example.reference)
             if gold is None:
-                # Plain spaCy data is annotated for whatever the component asks.
-                return
-            annotated.update(gold.types, gold.partial)
+                labels.update(ent.label_ for ent in example.reference.ents)
+            else:
+                annotated.update(gold.types, gold.partial)
+        if not annotated and not labels:
+            return
+        if not labels.isdisjoint(self.labels):
+            # Plain spaCy data is annotated for whatever the component asks.
+            annotated.update(self.types)
         missing = [name for name in self.types if name not in annotated]
+        known = sorted(annotated | labels)
         if len(missing) == len(self.types):
-            raise VanerError(
-                Messages.VE018.format(types=missing, annotated=sorted(annotated) or "none")
-            )
+            raise VanerError(Messages.VE018.format(types=missing, annotated=known))
         if missing:
             warnings.warn(
-                Messages.VW018.format(types=missing, annotated=sorted(annotated)),
-                VanerWarning,
-                stacklevel=2,
+                Messages.VW018.format(types=missing, annotated=known), VanerWarning, stacklevel=2
             )
+        if unknown := sorted(labels.difference(self.labels)):
+            warnings.warn(Messages.VW019.format(labels=unknown), VanerWarning, stacklevel=2)
 
     def update(
         self,
@@ -516,46 +534,37 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         )
 
     def _corpus_in_training(self, doc: Doc, gold: Gold, name: str) -> str | None:
-        ask = (doc.user_data.get(KEY) or {}).get("ask")
-        if ask is not None:
-            return name_for(ask["corpus"], name)
-        return name_for(gold.names or self.corpus, name)
+        return name_for(get_ask(doc).get("corpus", gold.names or self.corpus), name)
 
     # Saving
-
-    def _settings(self) -> dict[str, Any]:
-        return {key: _plain(getattr(self, key)) for key in _SAVED_SETTINGS}
 
     def _files(self) -> dict[str, bytes]:
         """Everything that is saved: file name to content."""
         model_files = tagger_model.model_files(self.model)
         settings = {
             "configured": self._configured,
-            "now": self._settings(),
+            "now": read_settings(self),
             "files": sorted(model_files),
         }
-        return {_SETTINGS: srsly.json_dumps(settings, indent=2).encode("utf8"), **model_files}
+        return {_SETTINGS_FILE: srsly.json_dumps(settings, indent=2).encode("utf8"), **model_files}
 
     def _load_files(self, files: Mapping[str, bytes]) -> None:
-        from spacy_vaner.backbone.device import choose_device, choose_precision
-
         try:
-            settings = srsly.json_loads(files[_SETTINGS].decode("utf8"))
+            settings = srsly.json_loads(files[_SETTINGS_FILE].decode("utf8"))
             configured, now = dict(settings["configured"]), dict(settings["now"])
             names = list(settings["files"])
         except (ValueError, KeyError, TypeError) as error:
-            raise VanerError(Messages.VE023.format(file=_SETTINGS, error=repr(error))) from error
-        for key in _SAVED_SETTINGS:
-            # A setting that the config gives otherwise than when saving is an override: it stays.
-            if key in now and self._configured[key] == configured.get(key):
-                setattr(self, key, now[key])
+            raise VanerError(
+                Messages.VE023.format(file=_SETTINGS_FILE, error=repr(error))
+            ) from error
+        restore_settings(self, configured=self._configured, saved_configured=configured, saved=now)
         if names:
-            device = choose_device(self._device)
+            device, precision = self._placement()
             tagger_model.load_model_files(
                 self.model,
                 {name: files[name] for name in names if name in files},
-                device=str(device),
-                precision=choose_precision(self._precision, device),
+                device=device,
+                precision=precision,
             )
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
@@ -580,7 +589,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         for name, content in self._files().items():
-            _write_whole(path / name, content)
+            write_whole(path / name, content)
         if "vocab" not in exclude:
             self.vocab.to_disk(path / "vocab", exclude=exclude)
 
@@ -590,7 +599,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         RAISES VanerError: VE020, the folder does not hold a saved component.
         """
         path = Path(path)
-        if not (path / _SETTINGS).is_file():
+        if not (path / _SETTINGS_FILE).is_file():
             raise VanerError(Messages.VE020.format(path=path))
         self._load_files(
             {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
@@ -598,33 +607,3 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         if "vocab" not in exclude and (path / "vocab").is_dir():
             self.vocab.from_disk(path / "vocab", exclude=exclude)
         return self
-
-
-def _check_types(types: Sequence[str]) -> tuple[str, ...]:
-    """RAISES VanerError: VE021, VE022."""
-    if isinstance(types, str) or not types:
-        raise VanerError(Messages.VE021.format(types=types))
-    for name in types:
-        if not isinstance(name, str) or not name.strip() or any(c in name for c in ":=\n\r"):
-            raise VanerError(Messages.VE022.format(name=name))
-    return tuple(dict.fromkeys(types))
-
-
-def _plain(value: Any) -> Any:
-    """As JSON would give it back, to compare settings."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that an interrupt leaves the old file or the new one."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

@@ -47,8 +47,8 @@ class Messages:
     )
     VE016 = "VE016: batch_subwords = {batch_subwords} must be 1 or more; 4096 is the default."
     VE017 = (
-        "vaner_ner has no weights yet: load a trained pipeline with spacy.load, or train one "
-        "(`python -m spacy train`, or nlp.initialize and nlp.update)."
+        "VE017: vaner_ner has no weights yet: load a trained pipeline with spacy.load, or train "
+        "one (`python -m spacy train`, or nlp.initialize and nlp.update)."
     )
     VE018 = (
         "VE018: no training document is annotated for any of the types {types}; they are annotated "
@@ -78,6 +78,21 @@ class Messages:
     VE024 = (
         "VE024: without an adapter all parameters of the backbone are trained, and in {dtype} "
         'small updates would be lost. Set model.backbone.dtype = "float32", or give model.adapter.'
+    )
+    VE025 = (
+        "VE025: training on CUDA needs CuPy, with which spaCy's optimiser computes there: install "
+        "spacy_vaner[cuda] and call spacy.require_gpu() (or --gpu-id 0), or set "
+        'components.vaner_ner.device = "cpu".'
+    )
+    VE026 = "VE026: {name} = {value!r} is not possible; it must be one of: {choices}."
+    VE027 = (
+        "VE027: threshold = {threshold!r} must be a probability, 0 to 1, or a table from type to "
+        "probability."
+    )
+    VW019 = (
+        "VW019: the first training documents have entities with labels that are no type of the "
+        "component: {labels}. They are read as no entity. Add them to "
+        "components.vaner_ner.types, or name their types in label_map."
     )
     VW010 = (
         "VW010: the span getter left out text ({n} subwords in this document). It is read in "
@@ -215,6 +230,10 @@ class Messages:
         "left out of the scores. If one of them is meant as one of {types}, say so with a label "
         "map, e.g. --label-map {example}."
     )
+    VW403 = (
+        "VW403: the documents are also annotated for {types}, which are no types of the pipeline: "
+        "not asked and not scored. Add them to components.vaner_ner.types if they are wanted."
+    )
     VW402 = (
         "VW402: {n} documents are scored more than once for the same type, the first in {path} "
         "(corpus {corpus}, document {id}). Were two views or copies of one corpus given?"
@@ -279,6 +298,15 @@ class Messages:
     VE305 = (
         "VE305: the reader has no paths. Give them on the command line (--paths.train FILES, with "
         "commas between) or in [paths]."
+    )
+    VE307 = "VE307: limit = {limit} must not be negative; 0 reads all documents."
+    VE308 = (
+        "VE308: weights are given for {names}, but no file or corpus is called so. Use the name of "
+        "a file without .spacy, or of a corpus."
+    )
+    VE309 = (
+        "VE309: protect: the folder {path} holds no *.test.spacy and no *.dev.spacy, so nothing "
+        "would be protected."
     )
     VE306 = (
         "VE306: no document is left of {paths}: the files are empty, their weights are 0, or the "

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.types import Mention, Offsets
 
 if TYPE_CHECKING:
+    from spacy.language import Language
     from spacy.tokens import Doc
 
 KEY = "vaner"
@@ -85,11 +86,44 @@ def _names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def set_ask(doc: Doc, types: Iterable[str], corpus: CorpusName) -> None:
+class Ask(TypedDict, total=False):
+    """What prediction is to ask of a document; a key that is missing leaves it to the component."""
+
+    types: list[str]
+    corpus: CorpusName
+
+
+def set_ask(doc: Doc, ask: Ask) -> None:
     """Write what prediction is to ask of this document; for readers and evaluation only."""
-    name = corpus if corpus is None or isinstance(corpus, str) else dict(corpus)
-    ask = {"types": list(types), "corpus": name}
-    doc.user_data[KEY] = {**(doc.user_data.get(KEY) or {}), "ask": ask}
+    doc.user_data[KEY] = {**(doc.user_data.get(KEY) or {}), "ask": dict(ask)}
+
+
+def get_ask(doc: Doc) -> Ask:
+    """What prediction is to ask of this document; empty if it does not say."""
+    ask: Ask | None = (doc.user_data.get(KEY) or {}).get("ask")
+    return {} if ask is None else ask
+
+
+def types_of_pipeline(nlp: Language) -> set[str] | None:
+    """The types that the vaner_ner components of a pipeline ask; None if it has none."""
+    components: list[Any] = [
+        pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "vaner_ner"
+    ]
+    return {name for pipe in components for name in pipe.types} if components else None
+
+
+def unannotated_copy(doc: Doc) -> Doc:
+    """The words and sentence starts of a document and nothing else."""
+    from spacy.tokens import Doc
+
+    return Doc(
+        doc.vocab,
+        words=[token.text for token in doc],
+        spaces=[bool(token.whitespace_) for token in doc],
+        sent_starts=(
+            [token.is_sent_start for token in doc] if doc.has_annotation("SENT_START") else None
+        ),
+    )
 
 
 def name_for(corpus: CorpusName, type_name: str) -> str | None:

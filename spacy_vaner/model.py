@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, cast
 import numpy as np
 import srsly
 from spacy.tokens import Doc
-from thinc.api import Model, Optimizer, Shim
+from thinc.api import CupyOps, Model, Optimizer, Shim, get_current_ops
 from thinc.types import FloatsXd
 
 from spacy_vaner.backbone.settings import HFBackbone, Lora, SmallLlama
@@ -26,7 +26,6 @@ from spacy_vaner.windows import SpanGetter, Windows, subword_windows
 
 if TYPE_CHECKING:
     from spacy_vaner.backbone.tagger import Tagger
-    from spacy_vaner.backbone.tokenizer import SubwordTokenizer
 
 # Rows are padded to a multiple of this: new shapes at every step cost more than the padding.
 _PAD_TO = 32
@@ -230,6 +229,8 @@ class TaggerShim(Shim):
 
         if self._model is None:
             return
+        if self._model.device.type == "cuda" and not isinstance(get_current_ops(), CupyOps):
+            raise VanerError(Messages.VE025)
         for name, parameter in self._model.named_parameters():
             if parameter.grad is None:
                 continue
@@ -488,13 +489,6 @@ def initialize_tagger(
     set_tagger(model, tagger)
 
 
-def get_tokenizer(model: TaggerModel) -> "SubwordTokenizer":
-    """The tokenizer of a model that has weights."""
-    tagger = get_tagger(model)
-    assert tagger is not None
-    return tagger.tokenizer
-
-
 def model_files(model: TaggerModel) -> dict[str, bytes]:
     """The weights as files, name to content; empty before weights are made."""
     from spacy_vaner.backbone.tagger import tagger_files
@@ -508,16 +502,13 @@ def load_model_files(
 ) -> None:
     """Load what model_files gave.
 
-    A backbone that is stored elsewhere is looked for under the name in the model's settings,
-    so that a folder that has moved is found by changing `model.backbone.name`.
+    The settings of the config hold for what can change from one machine to another: where the
+    backbone is (so that a folder that has moved is found by changing `model.backbone.name`), its
+    dtype and attn_implementation. Shapes, adapter and dropout are those that were saved.
     """
     from spacy_vaner.backbone.tagger import tagger_from_files
 
-    backbone = model.attrs["backbone"]
     tagger = tagger_from_files(
-        files,
-        device=device,
-        precision=precision,
-        backbone_path=backbone.name if isinstance(backbone, HFBackbone) else None,
+        files, device=device, precision=precision, backbone=model.attrs["backbone"]
     )
     set_tagger(model, tagger)

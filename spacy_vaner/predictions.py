@@ -8,9 +8,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
-from spacy.tokens import Doc, Span, SpanGroup
+from spacy.tokens import Doc, Span, SpanGroup, Token
 
 from spacy_vaner.decoding import choose_non_overlapping
 from spacy_vaner.types import ScoredSpan
@@ -23,9 +24,19 @@ TokenSpan = tuple[str, int, int, float]
 """Label, start and end in tokens, probability."""
 
 
+class Prediction(NamedTuple):
+    """What a component says about a document.
+
+    asked: the types that were asked; of these `spans` holds all that was found.
+    """
+
+    asked: tuple[str, ...]
+    spans: list[ScoredSpan]
+
+
 def write_predictions(
     doc: Doc,
-    spans: Sequence[ScoredSpan],
+    prediction: Prediction,
     *,
     spans_key: str | None,
     annotate_ents: bool,
@@ -36,14 +47,27 @@ def write_predictions(
 ) -> None:
     """Write predicted spans to a document.
 
+    What other components found, of types that were not asked here, stays in the table.
+
     priority: labels in the order in which they win, all else being equal.
     The other arguments are the settings of the component.
     """
-    doc.user_data[PREDICTIONS_KEY] = [list(span) for span in spans]
-    if label_map:
-        doc.user_data[LABEL_MAP_KEY] = dict(label_map)
+    others = [
+        row for row in doc.user_data.get(PREDICTIONS_KEY, ()) if row[0] not in prediction.asked
+    ]
+    rows = sorted([*others, *prediction.spans], key=lambda row: (row[1], row[2], row[0]))
+    doc.user_data[PREDICTIONS_KEY] = [list(row) for row in rows]
+    labels = {
+        name: label
+        for name, label in doc.user_data.get(LABEL_MAP_KEY, {}).items()
+        if name not in prediction.asked
+    }
+    labels.update({name: label_map[name] for name in prediction.asked if name in label_map})
+    if labels:
+        doc.user_data[LABEL_MAP_KEY] = labels
     else:
         doc.user_data.pop(LABEL_MAP_KEY, None)
+    spans = prediction.spans
     if retokenize:
         split_tokens(doc, {offset for span in spans for offset in (span.start, span.end)})
     projected = project(doc, spans, label_map)
@@ -88,30 +112,41 @@ def _set_ents(
 
 
 def split_tokens(doc: Doc, offsets: set[int]) -> None:
-    """Split the tokens that the offsets cut; spans that the document carries are kept."""
-    groups = {
-        key: (group.attrs, [(s.start_char, s.end_char, s.label_, s.kb_id_, s.id_) for s in group])
-        for key, group in doc.spans.items()
-    }
+    """Split the tokens that the offsets cut.
+
+    The parts take over the token's annotation; in a parse they hang on the first one as "subtok".
+    Sentences, entities and span groups are kept.
+    """
     cuts = {
         token.i: sorted(o - token.idx for o in offsets if token.idx < o < token.idx + len(token))
         for token in doc
     }
+    if not any(cuts.values()):
+        return
+    groups = {
+        key: (group.attrs, [(s.start_char, s.end_char, s.label_, s.kb_id_, s.id_) for s in group])
+        for key, group in doc.spans.items()
+    }
+    known = {token.idx for token in doc}
+    is_parsed, has_sentences = doc.has_annotation("DEP"), doc.has_annotation("SENT_START")
     with doc.retokenize() as retokenizer:
         for index, inner in cuts.items():
-            if not inner:
-                continue
-            token = doc[index]
-            bounds = [0, *inner, len(token)]
-            orths = [token.text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-            # The parts hang on the first, which keeps the place of the token in the tree.
-            head = (token, 0) if token.head.i == index else token.head
-            heads = [head, *((token, 0) for _ in orths[1:])]
-            attrs: dict[str | int, list[str]] = {
-                "POS": [token.pos_] * len(orths),
-                "TAG": [token.tag_] * len(orths),
-            }
-            retokenizer.split(token, orths, heads=heads, attrs=attrs)
+            if inner:
+                token = doc[index]
+                bounds = [0, *inner, len(token)]
+                orths = [token.text[i:j] for i, j in zip(bounds, bounds[1:], strict=False)]
+                retokenizer.split(
+                    token,
+                    orths,
+                    heads=_heads_of_parts(token, len(orths), is_parsed=is_parsed),
+                    attrs=_attributes_of_parts(token, len(orths), is_parsed=is_parsed),
+                )
+    if not is_parsed:
+        for token in doc:
+            if token.idx not in known:
+                token.is_sent_start = False if has_sentences else None
+    # spaCy adds a row too many for every split.
+    doc.tensor = doc.tensor[: len(doc)]
     for key, (group_attrs, spans) in groups.items():
         restored = []
         for start, end, label, kb_id, span_id in spans:
@@ -120,6 +155,32 @@ def split_tokens(doc: Doc, offsets: set[int]) -> None:
             span.id_ = span_id
             restored.append(span)
         doc.spans[key] = SpanGroup(doc, name=key, spans=restored, attrs=group_attrs)
+
+
+def _heads_of_parts(
+    token: Token, n_parts: int, *, is_parsed: bool
+) -> list[Token | tuple[Token, int]]:
+    """The first part keeps the token's place in the tree; without a parse all are their own."""
+    if not is_parsed:
+        return [(token, part) for part in range(n_parts)]
+    head = (token, 0) if token.head.i == token.i else token.head
+    return [head, *[(token, 0)] * (n_parts - 1)]
+
+
+def _attributes_of_parts(
+    token: Token, n_parts: int, *, is_parsed: bool
+) -> dict[str | int, list[str]]:
+    # What is not set, spaCy takes from the token that stood in the place of the part before.
+    attributes: dict[str | int, list[str]] = {
+        "POS": [token.pos_] * n_parts,
+        "TAG": [token.tag_] * n_parts,
+        "MORPH": [str(token.morph)] * n_parts,
+        "ENT_TYPE": [token.ent_type_] * n_parts,
+        "ENT_KB_ID": [token.ent_kb_id_] * n_parts,
+        "ENT_ID": [token.ent_id_] * n_parts,
+        "DEP": [token.dep_, *["subtok" if is_parsed else ""] * (n_parts - 1)],
+    }
+    return attributes
 
 
 def get_probability(span: Span) -> float | None:

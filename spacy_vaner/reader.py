@@ -17,7 +17,7 @@ from spacy.vocab import Vocab
 from spacy_vaner.corpora.docbins import find_files, read_docs
 from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.gold import KEY, get_gold, set_ask
+from spacy_vaner.gold import KEY, Ask, get_gold, set_ask, types_of_pipeline, unannotated_copy
 
 logger = logging.getLogger("spacy_vaner")
 
@@ -87,6 +87,8 @@ class Corpus:
             raise VanerError(Messages.VE303.format(drop_corpus=drop_corpus))
         if any(weight < 0 for weight in weights.values()):
             raise VanerError(Messages.VE304.format(weights=dict(weights)))
+        if limit < 0:
+            raise VanerError(Messages.VE307.format(limit=limit))
         self.paths = list(paths)
         self.split = split
         self.weights = dict(weights)
@@ -115,7 +117,7 @@ class Corpus:
         if self.shuffle:
             draw.shuffle(chosen)
         # Who asks types by name; the annotation of a document may hold others.
-        known = {name for _, pipe in nlp.pipeline for name in getattr(pipe, "types", ())}
+        known = types_of_pipeline(nlp) or set()
         return self._examples(chosen[: self.limit or None], known, draw)
 
     def _examples(
@@ -125,20 +127,15 @@ class Corpus:
             yield self._example(doc, known, name_corpus=draw.random() >= self.drop_corpus)
 
     def _example(self, reference: Doc, known: set[str], *, name_corpus: bool) -> Example:
-        predicted = Doc(
-            reference.vocab,
-            words=[token.text for token in reference],
-            spaces=[bool(token.whitespace_) for token in reference],
-            sent_starts=(
-                [token.is_sent_start for token in reference]
-                if reference.has_annotation("SENT_START")
-                else None
-            ),
-        )
+        predicted = unannotated_copy(reference)
         gold = get_gold(reference)
         if gold is not None:
-            names = dict(gold.names) if name_corpus and gold.names else None
-            set_ask(predicted, [name for name in gold.types if name in known], names)
+            ask = Ask(types=[name for name in gold.types if name in known])
+            if not name_corpus:
+                ask["corpus"] = None
+            elif gold.names:
+                ask["corpus"] = dict(gold.names)
+            set_ask(predicted, ask)
         return Example(predicted, reference)
 
     def _read(self, vocab: Vocab) -> Iterator[tuple[Doc, float]]:
@@ -146,6 +143,7 @@ class Corpus:
             raise VanerError(Messages.VE305)
         index = self._protected()
         total_weight = 0.0
+        unused_weights = set(self.weights)
         for path in find_files(self.paths, split=self.split):
             for doc in read_docs(path, vocab):
                 gold = get_gold(doc)
@@ -162,9 +160,12 @@ class Corpus:
                         }
                 corpus = gold.corpus if gold is not None else None
                 stem = path.name.removesuffix(".spacy")
+                unused_weights -= {stem, corpus}
                 weight = self.weights.get(stem, self.weights.get(corpus or "", 1.0))
                 total_weight += weight
                 yield doc, weight
+        if unused_weights:
+            raise VanerError(Messages.VE308.format(names=sorted(unused_weights)))
         if not total_weight:
             raise VanerError(Messages.VE306.format(paths=", ".join(self.paths)))
         if index is not None:
@@ -177,8 +178,12 @@ class Corpus:
         dev: list[Path] = []
         for path in map(Path, self.protect):
             if path.is_dir():
-                test.extend(sorted(path.glob("*.test.spacy")))
-                dev.extend(sorted(path.glob("*.dev.spacy")))
+                in_folder = [sorted(path.glob(f"*.{kind}.spacy")) for kind in ("test", "dev")]
+                if not any(in_folder):
+                    # A guard that guards against nothing must not look like one that does.
+                    raise VanerError(Messages.VE309.format(path=path))
+                test.extend(in_folder[0])
+                dev.extend(in_folder[1])
             elif path.is_file():
                 (dev if path.name.endswith(".dev.spacy") else test).append(path)
             else:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from spacy.scorer import get_ner_prf
+from spacy.tokens import Span
 from spacy.training import Example
 
-from spacy_vaner.gold import KEY, Gold, get_gold, gold_from_ents
+from spacy_vaner.gold import Gold, get_ask, get_gold, gold_from_ents
 from spacy_vaner.metrics import Counts, count
 from spacy_vaner.predictions import LABEL_MAP_KEY, PREDICTIONS_KEY
 
@@ -32,32 +33,56 @@ def score_ner(
         None where nothing is there to score.
     """
     examples = list(examples)
+    labels = None if labels is None else set(labels)
     per_type: dict[str, Counts] = {}
     for example in examples:
         data = example.predicted.user_data
         predicted = [(name, start, end) for name, start, end, _ in data.get(PREDICTIONS_KEY, ())]
         gold = get_gold(example.reference)
+        types = set(get_ask(example.predicted).get("types", ()))
         if gold is None:
             gold, predicted = _in_labels(example, predicted, labels)
-        ask = (data.get(KEY) or {}).get("ask")
+            types = types or set(gold.types)
+        elif not types:
+            label_map = data.get(LABEL_MAP_KEY, {})
+            types = {
+                name for name in gold.types if labels is None or label_map.get(name, name) in labels
+            }
         counts = count(
             [(mention.type, mention.fragments) for mention in gold.mentions],
             predicted,
-            [name for name in gold.types if ask is None or name in ask["types"]],
+            [name for name in gold.types if name in types],
         )
         for name, counted in counts.items():
             per_type[name] = per_type.get(name, Counts()) + counted
     total = sum(per_type.values(), Counts())
     return {
-        "vaner_p": total.p,
-        "vaner_r": total.r,
-        "vaner_f": total.f,
-        "vaner_f_per_type": {
-            name: {"p": counted.p, "r": counted.r, "f": counted.f}
-            for name, counted in sorted(per_type.items())
-        },
-        **get_ner_prf(examples),
+        **{f"vaner_{key}": value for key, value in _prf(total).items()},
+        "vaner_f_per_type": {name: _prf(counts) for name, counts in sorted(per_type.items())},
+        **get_ner_prf([_with_labels(example) for example in examples]),
     }
+
+
+def _prf(counts: Counts) -> dict[str, float | None]:
+    # spaCy forgets the weight of a score that is None once, so it may be so only without gold.
+    p = counts.p if counts.p is not None or not counts.gold else 0.0
+    return {"p": p, "r": counts.r, "f": counts.f}
+
+
+def _with_labels(example: Example) -> Example:
+    """The example with gold entities renamed by the label map of the predictions."""
+    label_map = example.predicted.user_data.get(LABEL_MAP_KEY)
+    if not label_map or get_gold(example.reference) is None:
+        return example
+    reference = example.reference.copy()
+    reference.set_ents(
+        [
+            Span(reference, ent.start, ent.end, label_map.get(ent.label_, ent.label_))
+            for ent in reference.ents
+        ],
+        default="unmodified",
+    )
+    return Example(example.predicted, reference)
 
 
 def _in_labels(

@@ -10,7 +10,18 @@ import spacy
 from spacy.tokens import Doc, DocBin, Span
 
 from spacy_vaner.errors import VanerError
-from spacy_vaner.gold import KEY, Gold, get_gold, gold_from_ents, name_for, set_ask
+from spacy_vaner.gold import (
+    KEY,
+    Ask,
+    Gold,
+    get_ask,
+    get_gold,
+    gold_from_ents,
+    name_for,
+    set_ask,
+    types_of_pipeline,
+    unannotated_copy,
+)
 from spacy_vaner.types import Mention
 
 NLP = spacy.blank("en")
@@ -95,18 +106,43 @@ def test_a_document_whose_dictionary_is_none_is_refused() -> None:
 
 def test_what_is_asked_stands_beside_the_annotation() -> None:
     doc = make_doc()
-    set_ask(doc, ("Gene", "Disease"), {"Gene": "BC2GM"})
-    assert doc.user_data[KEY]["ask"] == {"types": ["Gene", "Disease"], "corpus": {"Gene": "BC2GM"}}
+    assert get_ask(doc) == {}
+    set_ask(doc, Ask(types=["Gene", "Disease"], corpus={"Gene": "BC2GM"}))
+    assert get_ask(doc) == {"types": ["Gene", "Disease"], "corpus": {"Gene": "BC2GM"}}
+    assert doc.user_data[KEY]["ask"] == get_ask(doc)
     assert get_gold(doc) == GOLD
-    set_ask(doc, (), None)
-    assert doc.user_data[KEY]["ask"] == {"types": [], "corpus": None}
+    # A corpus that is None asks without a name; one that is not there leaves it open.
+    set_ask(doc, Ask(corpus=None))
+    assert get_ask(doc) == {"corpus": None}
 
 
 def test_asking_leaves_a_copy_of_the_document_as_it_was() -> None:
     doc = make_doc()
-    other = doc.copy()
-    set_ask(other, ("Gene",), None)
-    assert "ask" not in doc.user_data[KEY]
+    set_ask(doc.copy(), Ask(types=["Gene"]))
+    assert get_ask(doc) == {}
+    assert get_ask(NLP.make_doc("a")) == {}
+
+
+def test_the_types_of_a_pipeline_are_those_of_its_components() -> None:
+    nlp = spacy.blank("en")
+    assert types_of_pipeline(nlp) is None
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "X", "pattern": "x"}])
+    assert types_of_pipeline(nlp) is None
+    nlp.add_pipe("vaner_ner", name="a", config={"types": ["Gene"], "label_map": {"Gene": "G"}})
+    nlp.add_pipe("vaner_ner", name="b", config={"types": ["Gene", "Disease"]})
+    assert types_of_pipeline(nlp) == {"Gene", "Disease"}
+
+
+def test_an_unannotated_copy_has_words_and_sentences_only() -> None:
+    doc = make_doc(" acute\nkidney  injury .")
+    for token in doc:
+        token.is_sent_start = token.i == 2
+    doc.set_ents([Span(doc, 1, 2, "X")])
+    copy = unannotated_copy(doc)
+    assert copy.text == doc.text and [t.text for t in copy] == [t.text for t in doc]
+    assert [token.is_sent_start for token in copy] == [t.is_sent_start for t in doc]
+    assert not copy.user_data and not copy.has_annotation("ENT_IOB")
+    assert not unannotated_copy(NLP.make_doc("a b")).has_annotation("SENT_START")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from spacy_vaner.errors import VanerError
-from spacy_vaner.gold import KEY, Gold, get_gold
+from spacy_vaner.gold import KEY, Gold, get_ask, get_gold
 from spacy_vaner.reader import corpus_reader
 from spacy_vaner.types import Mention
 
@@ -152,7 +152,7 @@ def test_the_corpus_name_is_dropped_from_a_share(
 
     def named(share: float) -> int:
         examples = corpus_reader(path, drop_corpus=share)(nlp)
-        names = [example.predicted.user_data[KEY]["ask"]["corpus"] for example in examples]
+        names = [get_ask(example.predicted)["corpus"] for example in examples]
         assert all(name in (None, {"Disease": "NCBI"}) for name in names)
         return sum(name is not None for name in names)
 
@@ -226,6 +226,7 @@ def test_protected_documents_are_left_out_and_protected_sentences_masked(
         ({"drop_corpus": 1.5}, "VE303"),
         ({"drop_corpus": -0.1}, "VE303"),
         ({"weights": {"a": -1.0}}, "VE304"),
+        ({"limit": -1}, "VE307"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(settings: Any, number: str) -> None:
@@ -246,6 +247,15 @@ def test_paths_that_are_not_there(
         corpus_reader(str(tmp_path))(nlp)
     with pytest.raises(VanerError, match=r"VE301.*nowhere"):
         corpus_reader(make_file("a", 1), protect="nowhere")(nlp)
+    with pytest.raises(VanerError, match="VE309"):
+        corpus_reader(make_file("a", 1), protect=str(tmp_path))(nlp)
+
+
+def test_a_weight_for_a_name_that_nothing_has_is_refused(
+    make_file: Callable[..., str], nlp: Language
+) -> None:
+    with pytest.raises(VanerError, match="VE308.*'typo'"):
+        corpus_reader(make_file("a", 1), weights={"a": 2, "typo": 3})(nlp)
 
 
 def test_a_reader_that_would_read_nothing_says_so(

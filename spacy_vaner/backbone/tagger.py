@@ -284,13 +284,14 @@ def tagger_from_files(
     *,
     device: torch.device | str,
     precision: str,
-    backbone_path: str | None = None,
+    backbone: Backbone | None = None,
 ) -> Tagger:
     """Undo `tagger_files`; predictions are equal to the bit.
 
     device, precision: as in the component's settings; "auto" is resolved.
-    backbone_path: folder or hub name of a backbone that is stored elsewhere, where it is not
-        found under the name that was saved.
+    backbone: settings to use instead of the saved ones for what may differ between machines: name,
+        revision, dtype and attn_implementation of a pretrained backbone, attn_implementation of a
+        small LLaMA. Of another kind than what was saved: not used.
     RAISES VanerError: VE130-VE137, the files or the backbone are not what was saved; VE120-VE124,
         the backbone cannot be found or loaded; VE103-VE107.
     """
@@ -304,14 +305,15 @@ def tagger_from_files(
         sha256, tokenizer_fingerprint = description["weights_sha256"], description["tokenizer"]
     except (KeyError, TypeError, AttributeError) as error:
         raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
+    if isinstance(settings, HFBackbone) and isinstance(backbone, HFBackbone):
+        settings = backbone
+    elif isinstance(settings, SmallLlama) and isinstance(backbone, SmallLlama):
+        settings = replace(settings, attn_implementation=backbone.attn_implementation)
     tensors = _read_weights(files, sha256)
 
     if reference is not None:
         if not isinstance(settings, HFBackbone):
             raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error="backbone_reference"))
-        if backbone_path and backbone_path != settings.name:
-            # A revision belongs to the name that it was given with.
-            settings = replace(settings, name=backbone_path, revision=None)
         folder = find_backbone(settings)
         tokenizer = SubwordTokenizer.from_folder(folder)
         _check_fingerprints(reference, _fingerprints(folder, tokenizer), folder)

@@ -14,7 +14,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.gold import Gold, get_gold
+from spacy_vaner.gold import Gold, get_gold, unannotated_copy
 from spacy_vaner.types import Mention
 
 VIEWS = ("tokens", "text")
@@ -37,16 +37,7 @@ class GoldDocument:
 
     def unannotated(self) -> Doc:
         """A copy with the words and sentence starts of the file and nothing else."""
-        return Doc(
-            self.doc.vocab,
-            words=[token.text for token in self.doc],
-            spaces=[bool(token.whitespace_) for token in self.doc],
-            sent_starts=(
-                [token.is_sent_start for token in self.doc]
-                if self.doc.has_annotation("SENT_START")
-                else None
-            ),
-        )
+        return unannotated_copy(self.doc)
 
     def names(self) -> dict[str, str] | None:
         """The corpus names that instructions give for the types; None without any."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from spacy_vaner import __version__
+from spacy_vaner.files import write_whole
 from spacy_vaner.metrics import Counts, Intervals, bootstrap_intervals, micro
 
 FORMAT = 1
@@ -125,12 +126,9 @@ class EvaluationResult:
 
     def to_disk(self, path: Path) -> None:
         """Write the JSON beside `path` and rename it, so that no half of a file is ever there."""
-        beside = path.with_name(path.name + ".tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(
-            json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        os.replace(beside, path)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        write_whole(path, text.encode("utf8"))
 
 
 def versions() -> dict[str, str | None]:
@@ -142,5 +140,5 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     found["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    found["spacy_vaner"] = sys.modules["spacy_vaner"].__version__
+    found["spacy_vaner"] = __version__
     return found

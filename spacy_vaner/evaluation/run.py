@@ -17,7 +17,7 @@ from spacy.tokens import Doc
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.evaluation.documents import VIEWS, GoldDocument, GoldFile
 from spacy_vaner.evaluation.result import LEVEL, CorpusScores, EvaluationResult, Score
-from spacy_vaner.gold import set_ask
+from spacy_vaner.gold import Ask, set_ask, types_of_pipeline
 from spacy_vaner.metrics import MATCHINGS, Counts, count, micro
 from spacy_vaner.predictions import PREDICTIONS_KEY
 
@@ -142,6 +142,8 @@ class _Run:
         self.matching = matching
         self.view = view
         self.name_corpus = name_corpus
+        self.asked = types_of_pipeline(nlp)
+        self.not_asked: set[str] = set()
         self.tallies: dict[str, _Tally] = {}
         self.labels: Counter[str] = Counter()
         self.wrote_predictions = False
@@ -167,17 +169,29 @@ class _Run:
         started = perf_counter()
         for document in file.read(self.nlp.vocab):
             self.reading_seconds += perf_counter() - started
-            if document.gold.types:
+            if self._types(document):
                 if self.view == "text":
                     doc = self.nlp.make_doc(document.doc.text)
                 else:
                     doc = document.unannotated()
-                set_ask(doc, document.gold.types, document.names() if self.name_corpus else None)
+                set_ask(doc, self._ask(document))
                 yield doc, document
             else:
                 self.n_unscored += 1
                 self.n_done += 1
             started = perf_counter()
+
+    def _types(self, document: GoldDocument) -> list[str]:
+        """What is asked and scored: annotated completely, and a type of the pipeline."""
+        return [name for name in document.gold.types if self.asked is None or name in self.asked]
+
+    def _ask(self, document: GoldDocument) -> Ask:
+        types = self._types(document)
+        self.not_asked.update(set(document.gold.types).difference(types))
+        if not self.name_corpus:
+            return Ask(types=types, corpus=None)
+        names = document.names()
+        return Ask(types=types, corpus=names) if names else Ask(types=types)
 
     def _count(self, doc: Doc, document: GoldDocument, *, path: Path) -> None:
         corpus, gold = document.corpus, document.gold
@@ -185,7 +199,7 @@ class _Run:
         counts = count(
             [(mention.type, mention.fragments) for mention in gold.mentions],
             self._predicted(doc),
-            gold.types,
+            self._types(document),
             matching=self.matching,
         )
         for type, type_counts in counts.items():
@@ -198,7 +212,7 @@ class _Run:
         )
         self.n_words += len(document.doc)
         if gold.id is not None:
-            keys = {(corpus, gold.id, type) for type in gold.types}
+            keys = {(corpus, gold.id, type) for type in counts}
             if keys & self.seen:
                 self.repeated.append((path, corpus, gold.id))
             self.seen |= keys
@@ -240,6 +254,12 @@ class _Run:
                     types=", ".join(types),
                     example=f"{next(iter(unscored))}={types[0]}",
                 ),
+                VanerWarning,
+                stacklevel=3,
+            )
+        if self.not_asked:
+            warnings.warn(
+                Messages.VW403.format(types=", ".join(sorted(self.not_asked))),
                 VanerWarning,
                 stacklevel=3,
             )

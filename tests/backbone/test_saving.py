@@ -116,7 +116,7 @@ def test_a_backbone_that_moved_is_found_under_its_new_name(
     moved = llama_copy.rename(llama_copy.with_name("elsewhere"))
     with pytest.raises(VanerError, match=r"VE120.*model\.backbone\.name"):
         read(files)
-    loaded = read(files, backbone_path=str(moved))
+    loaded = read(files, backbone=HFBackbone(str(moved)))
     assert loaded.settings == HFBackbone(str(moved))
     with torch.no_grad():
         assert torch.equal(loaded(*batch), tagger(*batch))
