@@ -68,8 +68,8 @@ class Messages:
     )
     VE021 = "VE021: types = {types!r} must be a list with at least one type."
     VE022 = (
-        'VE022: {name!r} can\'t be the name of a type: it must be text without ":", "=" and line '
-        "breaks (they do not survive a config file)."
+        'VE022: {name!r} can\'t be the name of a type: it must be text without ":", "=", line '
+        "breaks and outer blanks (they do not survive a config file)."
     )
     VE023 = (
         "VE023: {file} of the saved component is damaged: {error}. Save the pipeline again, or "

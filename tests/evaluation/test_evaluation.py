@@ -145,7 +145,8 @@ def test_the_text_view_is_cut_by_the_tokenizer_of_the_pipeline(tmp_path):
     [
         ({}, True, {"types": ["Chemical", "Disease"], "corpus": {"Chemical": "Pains-chem"}}),
         ({}, False, {"types": ["Chemical", "Disease"], "corpus": None}),
-        ({"names": {}}, True, {"types": ["Chemical", "Disease"], "corpus": None}),
+        # Where no name is known the component's own corpus holds.
+        ({"names": {}}, True, {"types": ["Chemical", "Disease"]}),
         ({"types": ["Disease"], "partial": ["Chemical"]}, True, {"types": ["Disease"]}),
     ],
 )
@@ -153,7 +154,7 @@ def test_only_complete_types_are_asked_with_their_names(tmp_path, changes, name_
     nlp, recorder = recording()
     path = write(tmp_path / "a.spacy", [gold_doc(nlp, **changes)])
     evaluate_pipeline(nlp, [path], name_corpus=name_corpus)
-    assert recorder.docs[0].user_data["vaner"]["ask"] == {"corpus": None, **ask}
+    assert recorder.docs[0].user_data["vaner"]["ask"] == ask
 
 
 def test_documents_without_a_complete_type_are_left_out_and_counted(tmp_path):
