@@ -41,8 +41,19 @@ that are shared with a dev split masked. BC4CHEMD was not at hand and could not 
 less may be left of the corpora with chemicals.
 
 The corpora come from their public sources, under their own licences; none of them is in this
-package. The folder that `--corpora-dir` names holds them at the places given below as *files*. A
-corpus that you have in another form is read with `convert INPUT OUTPUT --format …`.
+package. The folder that `--corpora-dir` names holds them at the places given below as *files*: as
+the source has them, or, where the format is jsonl, written from what it has (PubTator, BioC,
+brat, …) as here:
+
+```python
+from pathlib import Path
+from spacy_vaner.corpora.formats import read_records, write_records
+
+records = read_records(Path("project/corpora/sample/sample.test.pubtator"), "pubtator")
+write_records(records, Path("corpora/mine/test.jsonl"), "jsonl")
+```
+
+A corpus of your own needs no place there: `convert INPUT OUTPUT --format …` reads it.
 """
 
 
@@ -170,7 +181,14 @@ def _in_context(record: Record, mention: Mention) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_<>\[\]|&])", r"\\\1", re.sub(r"\s+", " ", text))
+    """Text as Markdown shows it; brackets as entities, so that none is taken for a link."""
+    return re.sub(r"\s+", " ", text).translate(_ESCAPES)
+
+
+_ESCAPES = {
+    **{ord(mark): f"\\{mark}" for mark in "\\`*_|"},
+    **{ord(mark): f"&#{ord(mark)};" for mark in "&<>[]"},
+}
 
 
 _END = "<!-- end of what was counted -->"
