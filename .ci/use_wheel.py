@@ -30,17 +30,19 @@ assert "transformers" not in sys.modules and "peft" not in sys.modules
 nlp.add_pipe("vaner_ner", config={"types": ["Disease", "Chemical"], "model": MODEL})
 example = Example.from_dict(nlp.make_doc(TEXT), {"entities": ENTITIES})
 optimizer = nlp.initialize(lambda: [example])
-for _ in range(60):
+optimizer.learn_rate = 0.005
+for _ in range(150):
     losses = nlp.update([example], sgd=optimizer)
-print("Loss after 60 steps:", losses)
+print("Loss after 150 steps:", losses)
 
 doc = nlp(TEXT)
 found = [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
 assert found == ENTITIES, found
-nlp.to_disk("saved/pipeline")
-Path("saved").rename("moved")
+nlp.to_disk("saved")
+Path("elsewhere").mkdir()
+Path("saved").rename("elsewhere/pipeline")
 
-load = f"import spacy; print([e.text for e in spacy.load('moved/pipeline')({TEXT!r}).ents])"
+load = f"import spacy; print([e.text for e in spacy.load('elsewhere/pipeline')({TEXT!r}).ents])"
 again = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
 assert again.stdout.strip() == str([ent.text for ent in doc.ents]), again.stdout
 print("Found again after loading:", again.stdout.strip())
