@@ -62,12 +62,12 @@ PROGRAMS = [page for page in PAGES if program(page.read_text("utf8"))]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a reader has: the sample corpus, and a pipeline where the project puts it."""
     import spacy
     from spacy.training import Example
 
-    folder = tmp_path_factory.mktemp("workplace")
+    folder = tmp_path_factory.mktemp("reader_folder")
     shutil.copytree(ROOT / "project/corpora/sample", folder / "project/corpora/sample")
     nlp = spacy.blank("en")
     backbone = {
@@ -84,12 +84,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.stem)
-def test_python_examples_run_one_after_another(page: Path, workplace: Path) -> None:
-    script = workplace / f"{page.stem}.py"
+def test_python_examples_run_one_after_another(page: Path, reader_folder: Path) -> None:
+    script = reader_folder / f"{page.stem}.py"
     script.write_text(program(page.read_text("utf8")), encoding="utf8")
     done = subprocess.run(
         [sys.executable, script.name],
-        cwd=workplace,
+        cwd=reader_folder,
         capture_output=True,
         text=True,
         timeout=240,
