@@ -22,9 +22,9 @@ PACKAGE = ROOT / "spacy_vaner"
 NAMES = json.loads((ROOT / "tests/data/registered_names.json").read_text("utf8"))
 
 LAYERS = (
-    {"types", "errors"},
+    {"types", "errors", "files"},
     {"backbone", "corpora", "decoding", "gold", "instructions", "knowledge", "metrics", "pieces"}
-    | {"predictions", "scorer", "windows"},
+    | {"predictions", "scorer", "settings", "windows"},
     {"training"},
     {"model", "reader", "targets"},
     {"component"},

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 
 import pytest
 import spacy
@@ -210,17 +209,11 @@ def test_scispacy_is_named_where_it_is_missing(run, monkeypatch):
         run([ROW], tokenizer="scispacy")
 
 
-def test_scispacy_tokenizes_where_it_is_there(run, monkeypatch):
-    """scispaCy's tokenizer stands in for itself: made for the pipeline and used."""
-
-    def combined_rule_tokenizer(nlp):
-        nlp.tokenizer.infix_finditer = None
-        return nlp.tokenizer
-
-    module = types.ModuleType("scispacy.custom_tokenizer")
-    module.combined_rule_tokenizer = combined_rule_tokenizer
-    monkeypatch.setitem(sys.modules, "scispacy", types.ModuleType("scispacy"))
-    monkeypatch.setitem(sys.modules, "scispacy.custom_tokenizer", module)
+# scispaCy's own pattern of infixes.
+@pytest.mark.filterwarnings("ignore:Possible set:FutureWarning")
+def test_scispacy_tokenizes_where_it_is_there(run):
+    # The extra stops at Python 3.12; the environment of `make test` has it below that.
+    pytest.importorskip("scispacy.custom_tokenizer")
     (doc,), _ = run([{"text": "BRCA1=deficient"}], tokenizer="scispacy")
     assert [token.text for token in doc] == ["BRCA1=deficient"]
     (doc,), _ = run([{"text": "BRCA1=deficient"}])
