@@ -126,7 +126,7 @@ def test_asking_leaves_a_copy_of_the_document_as_it_was() -> None:
 def test_the_types_of_a_pipeline_are_those_of_its_components() -> None:
     nlp = spacy.blank("en")
     assert types_of_pipeline(nlp) is None
-    nlp.add_pipe("entity_ruler").add_patterns([{"label": "X", "pattern": "x"}])
+    nlp.add_pipe("entity_ruler")
     assert types_of_pipeline(nlp) is None
     nlp.add_pipe("vaner_ner", name="a", config={"types": ["Gene"], "label_map": {"Gene": "G"}})
     nlp.add_pipe("vaner_ner", name="b", config={"types": ["Gene", "Disease"]})

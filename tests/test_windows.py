@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc
 
 from spacy_vaner.errors import VanerError, VanerWarning
+from spacy_vaner.pieces import IntArray
 from spacy_vaner.windows import Windows, cut_with_overlap, packed_sentences, subword_windows
 
 VOCAB = spacy.blank("en").vocab
@@ -21,7 +22,9 @@ VOCAB = spacy.blank("en").vocab
 def make_doc(sentence_lengths: Sequence[int], *, has_sentences: bool = True) -> Doc:
     n_words = sum(sentence_lengths)
     firsts = {int(i) for i in np.cumsum([0, *sentence_lengths])[:-1]}
-    starts = [i in firsts for i in range(n_words)] if has_sentences else None
+    starts: list[bool | int | None] | None = (
+        [i in firsts for i in range(n_words)] if has_sentences else None
+    )
     return Doc(VOCAB, words=["w"] * n_words, sent_starts=starts)
 
 
@@ -100,10 +103,11 @@ def test_packed_sentences_leave_no_word_out(
 # From windows of characters to windows of subwords
 
 
-def subwords_of(lengths: Iterable[int]) -> np.ndarray:
+def subwords_of(lengths: Iterable[int]) -> IntArray:
     """Subwords that lie side by side; 0 = one that stands for no character."""
     ends = np.cumsum(list(lengths), dtype=np.int64)
-    return np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1).astype(np.int64)
+    subwords: IntArray = np.stack([ends - np.diff(ends, prepend=0), ends], axis=1)
+    return subwords
 
 
 def context(windows: Windows, index: int, subword: int, n_subwords: int) -> float:

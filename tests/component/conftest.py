@@ -15,7 +15,7 @@ from spacy.language import Language
 
 from spacy_vaner.component import VanerNER
 from spacy_vaner.model import get_tagger
-from tests.support.tiny_tagger import TINY, Writer, examples_of, merge, teach
+from tests.support.tiny_tagger import TINY, Writer, component_of, examples_of, merge, teach
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def nlp(trained_path: Path) -> Language:
 
 @pytest.fixture
 def ner(nlp: Language) -> VanerNER:
-    component = nlp.get_pipe("vaner_ner")
+    component = component_of(nlp)
     assert isinstance(component, VanerNER)
     return component
 
@@ -85,7 +85,7 @@ def llama_folder(trained_path: Path, tmp_path_factory: pytest.TempPathFactory) -
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(component / name, folder)
     vocab = json.loads((folder / "tokenizer.json").read_text("utf8"))["model"]["vocab"]
-    config = transformers.LlamaConfig(
+    config = transformers.LlamaConfig(  # type: ignore[no-untyped-call]
         vocab_size=max(vocab.values()) + 1,
         hidden_size=32,
         intermediate_size=64,
@@ -109,7 +109,7 @@ def lora_path(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     model = {"backbone": backbone, "adapter": adapter}
     nlp.add_pipe("vaner_ner", config=merge(TINY, {"model": model}))
     nlp.initialize()
-    tagger = get_tagger(nlp.get_pipe("vaner_ner").model)
+    tagger = get_tagger(component_of(nlp).model)
     assert tagger is not None
     generator = torch.Generator().manual_seed(5)
     for name, parameter in tagger.named_parameters():

@@ -88,7 +88,7 @@ def test_no_entities(nlp: Language, ner: VanerNER) -> None:
 def test_entities_of_an_earlier_component(
     overwrite: bool, expected: list[tuple[str, str]], nlp: Language, ner: VanerNER
 ) -> None:
-    ruler = nlp.add_pipe("entity_ruler", before="vaner_ner")
+    ruler: Any = nlp.add_pipe("entity_ruler", before="vaner_ner")
     ruler.add_patterns(
         [{"label": "X", "pattern": "cells", "id": "kept"}, {"label": "X", "pattern": "acid"}]
     )
@@ -324,6 +324,7 @@ def test_displacy_knows_the_colours() -> None:
 
 def test_the_pipeline_knows_what_the_component_sets(shared_nlp: Language) -> None:
     analysis = shared_nlp.analyze_pipes()
+    assert analysis is not None
     assert set(analysis["summary"]["vaner_ner"]["assigns"]) == {
         "doc.ents",
         "doc.spans",
@@ -332,3 +333,26 @@ def test_the_pipeline_knows_what_the_component_sets(shared_nlp: Language) -> Non
     }
     assert analysis["summary"]["vaner_ner"]["requires"] == []
     assert analysis["problems"]["vaner_ner"] == []
+
+
+def test_a_second_component_keeps_what_the_first_one_found() -> None:
+    doc = write(spacy.blank("en").make_doc("BRCA1 gene"), [ScoredSpan("A", 0, 5, 0.6)])
+    other = Prediction(("C",), [ScoredSpan("C", 6, 10, 0.9)])
+    write_predictions(
+        doc,
+        other,
+        spans_key="other",
+        annotate_ents=True,
+        overwrite_ents=True,
+        label_map={"C": "THIRD"},
+        priority=["THIRD"],
+        retokenize=False,
+    )
+    assert predictions(doc) == [("A", 0, 5, 0.6), ("C", 6, 10, 0.9)]
+    assert [(ent.label_, ent._.vaner_probability) for ent in doc.ents] == [
+        ("A", 0.6),
+        ("THIRD", 0.9),
+    ]
+    # Asked again, a type is answered anew.
+    write(doc, [])
+    assert predictions(doc) == [("C", 6, 10, 0.9)]

@@ -9,11 +9,12 @@ import pytest
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
+from thinc.api import Config
 
 from spacy_vaner.component import VanerNER
 from spacy_vaner.errors import VanerError
 from spacy_vaner.gold import KEY, Ask, Gold, set_ask
-from tests.support.tiny_tagger import Writer, found, predictions
+from tests.support.tiny_tagger import Writer, component_of, found, predictions
 
 TEXT = "with zinc and BRCA1 levels"
 BOTH = [("Chemical", "zinc"), ("Gene", "BRCA1")]
@@ -86,8 +87,8 @@ def test_names_survive_a_config_file_also_as_keys(
         "label_map": {name: name.upper()},
     }
     text = make_nlp(**settings).config.to_str()
-    read = spacy.util.load_model_from_config(spacy.util.Config().from_str(text))
-    ner = read.get_pipe("vaner_ner")
+    read = spacy.util.load_model_from_config(Config().from_str(text))
+    ner = component_of(read)
     assert ner.types == (name,)
     assert ner.corpus == {name: "some corpus"}
     assert ner.threshold == {name: 0.5}
@@ -207,6 +208,6 @@ def test_the_component_before_it_is_trained_says_what_to_do(
     with pytest.raises(VanerError, match="E109"):
         nlp.update([spacy.training.Example(nlp.make_doc(TEXT), Writer(nlp).annotated(TEXT))])
     # Settings can be looked at and changed before.
-    ner = nlp.get_pipe("vaner_ner")
+    ner = component_of(nlp)
     ner.types, ner.precision, ner.device = ["Gene"], "bf16", "cpu"
     assert (ner.labels, ner.precision, ner.device) == (("Gene",), "bf16", "cpu")

@@ -25,6 +25,7 @@ from tests.support.tiny_tagger import (
     Prediction,
     Writer,
     assert_same,
+    component_of,
     found,
     predictions,
 )
@@ -110,7 +111,7 @@ def test_any_text_is_read_with_legal_offsets(text: str, shared_nlp: Language) ->
 
 
 def test_every_subword_of_every_unit_is_in_a_window(shared_nlp: Language, texts: list[str]) -> None:
-    model = shared_nlp.get_pipe("vaner_ner").model
+    model = component_of(shared_nlp).model
     for text in texts:
         reading = read_document(model, shared_nlp.make_doc(text))
         labelled = [unit for units in reading.units_by_window() for unit in units.tolist()]
@@ -139,7 +140,7 @@ def test_a_mention_is_found_at_every_window_boundary(
     docs, places = [], []
     for before in range(3 * N_WORDS):
         words, offset = plant(name, before, 3 * N_WORDS - before, seed=before)
-        starts = None
+        starts: list[bool | int | None] | None = None
         if sentence_length is not None:
             # A mention lies within a sentence.
             starts = [i % sentence_length == 0 and i != before + 1 for i in range(len(words))]
@@ -175,7 +176,7 @@ def test_span_getters_of_spacy_transformers_work_in_place_of_ours(
     config = spacy.util.load_config(trained_path / "config.cfg")
     config["components"]["vaner_ner"]["model"]["window"] = window
     nlp = spacy.util.load_model_from_config(config)
-    nlp.get_pipe("vaner_ner").from_disk(trained_path / "vaner_ner")
+    component_of(nlp).from_disk(trained_path / "vaner_ner")
     text = Writer(nlp, 5).doc(60).text
     ours = shared_nlp(text)
     doc = nlp.make_doc(text)
@@ -184,7 +185,6 @@ def test_span_getters_of_spacy_transformers_work_in_place_of_ours(
     assert found(nlp(doc)) == found(ours)
 
 
-@spacy.registry.misc("tests.half_of_the_text.v1")
 def half_of_the_text() -> Callable[[Any], Any]:
     """A span getter that reads every other word."""
     return lambda docs: [[doc[i : i + 1] for i in range(0, len(doc), 2)] for doc in docs]
@@ -193,10 +193,10 @@ def half_of_the_text() -> Callable[[Any], Any]:
 def test_what_a_getter_leaves_out_is_read_with_a_warning(
     make_nlp: Callable[..., Language], nlp: Language, trained_path: Path
 ) -> None:
-    nlp.get_pipe("vaner_ner").model.attrs["window"] = half_of_the_text()
+    component_of(nlp).model.attrs["window"] = half_of_the_text()
     with pytest.warns(VanerWarning, match="VW010"):
         doc = nlp("the zinc and BRCA1 high zinc")
-    model = nlp.get_pipe("vaner_ner").model
+    model = component_of(nlp).model
     with pytest.warns(VanerWarning, match="VW010"):
         reading = read_document(model, doc)
     assert (reading.windows.owner[reading.first] >= 0).all()

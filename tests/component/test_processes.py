@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_processes_that_are_spawned(trained_path: Path, tmp_path: Path) -> None:
     script = tmp_path / "spawn.py"
     script.write_text(SPAWN, "utf8")
@@ -118,7 +118,7 @@ import resource, sys, warnings
 import spacy
 
 nlp = spacy.load(sys.argv[1])
-ner = nlp.get_pipe("vaner_ner")
+ner = component_of(nlp)
 text = "with zinc levels in patients and BRCA1 found " * 600
 alone = nlp(text).user_data["vaner_predictions"]
 ner.batch_subwords = 10**7

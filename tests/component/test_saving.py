@@ -17,7 +17,7 @@ from spacy.language import Language
 from spacy_vaner.component import VanerNER
 from spacy_vaner.errors import VanerError
 from spacy_vaner.model import get_tagger
-from tests.support.tiny_tagger import Writer, found, predictions
+from tests.support.tiny_tagger import Writer, component_of, found, predictions
 
 TEXT = "with zinc and BRCA1 levels"
 
@@ -71,14 +71,14 @@ def test_a_component_comes_back_without_its_vocabulary(nlp: Language, ner: Vaner
 
 def test_a_pipeline_can_be_pickled(nlp: Language) -> None:
     """As another process gets it that is not forked from this one."""
-    ner = pickle.loads(pickle.dumps(nlp.get_pipe("vaner_ner")))
+    ner = pickle.loads(pickle.dumps(component_of(nlp)))
     assert isinstance(ner, VanerNER)
     assert predictions(ner(nlp.make_doc(TEXT))) == predictions(nlp(TEXT))
 
 
 def test_an_adapter_comes_back_on_its_backbone(lora_path: Path, tmp_path: Path) -> None:
     nlp = spacy.load(lora_path)
-    nlp.get_pipe("vaner_ner").merge_adapter()
+    component_of(nlp).merge_adapter()
     nlp.to_disk(tmp_path / "again")
     assert_predict_alike(spacy.load(lora_path), spacy.load(tmp_path / "again"))
     assert_predict_alike(
@@ -111,7 +111,7 @@ CHANGES: dict[str, Any] = {
 
 
 def settings_of(nlp: Language) -> dict[str, Any]:
-    component = nlp.get_pipe("vaner_ner")
+    component = component_of(nlp)
     return {key: getattr(component, key) for key in CHANGES}
 
 
@@ -165,7 +165,7 @@ def test_settings_of_the_model_can_be_overridden(trained_path: Path) -> None:
         "components": {"vaner_ner": {"model": {"max_subwords": 30, "window": {"n_words": 9}}}}
     }
     nlp = spacy.load(trained_path, config=config)
-    assert nlp.get_pipe("vaner_ner").model.attrs["max_subwords"] == 30
+    assert component_of(nlp).model.attrs["max_subwords"] == 30
     assert found(nlp(TEXT)) == [("Chemical", "zinc"), ("Gene", "BRCA1")]
 
 
@@ -173,7 +173,7 @@ def test_another_attention_implementation_can_be_asked_for(trained_path: Path) -
     backbone = {"attn_implementation": "eager"}
     config = {"components": {"vaner_ner": {"model": {"backbone": backbone}}}}
     nlp = spacy.load(trained_path, config=config)
-    tagger = get_tagger(nlp.get_pipe("vaner_ner").model)
+    tagger = get_tagger(component_of(nlp).model)
     assert tagger is not None and tagger.settings.attn_implementation == "eager"
     assert found(nlp(TEXT)) == [("Chemical", "zinc"), ("Gene", "BRCA1")]
 
@@ -182,12 +182,12 @@ def test_a_component_without_weights_is_saved_as_it_is(
     make_nlp: Callable[..., Language], tmp_path: Path
 ) -> None:
     nlp = make_nlp()
-    nlp.get_pipe("vaner_ner").threshold = 0.5
+    component_of(nlp).threshold = 0.5
     nlp.to_disk(tmp_path / "empty")
     # Files that somebody else put there do not matter.
     (tmp_path / "empty" / "vaner_ner" / ".DS_Store").write_bytes(b"\x00")
     loaded = spacy.load(tmp_path / "empty")
-    assert loaded.get_pipe("vaner_ner").threshold == 0.5
+    assert component_of(loaded).threshold == 0.5
     with pytest.raises(VanerError, match="E109"):
         loaded(TEXT)
 

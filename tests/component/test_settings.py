@@ -14,17 +14,18 @@ from spacy.cli.debug_data import debug_data
 from spacy.cli.init_config import init_config
 from spacy.language import Language
 from spacy.tokens import DocBin
+from spacy.util import registry
 from thinc.api import Config
 
 from spacy_vaner.component import DEFAULT_CONFIG, VanerNER
 from spacy_vaner.errors import VanerError
-from tests.support.tiny_tagger import TINY, Writer
+from tests.support.tiny_tagger import TINY, Writer, component_of
 
 NAMES = json.loads((Path(__file__).parents[1] / "data/registered_names.json").read_text("utf8"))
 RESOLVABLE = [
-    (registry, name)
-    for registry, names in NAMES.items()
-    if registry not in ("cli", "displacy_colors", "factories")
+    (catalogue, name)
+    for catalogue, names in NAMES.items()
+    if catalogue not in ("cli", "displacy_colors", "factories")
     for name in names
 ]
 
@@ -87,22 +88,22 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
-def resolve(registry: str, name: str, /, **arguments: Any) -> Any:
-    config = {"it": {f"@{registry}": name, **arguments}}
-    return spacy.registry.resolve(config)["it"]
+def resolve(catalogue: str, name: str, /, **arguments: Any) -> Any:
+    config = {"it": {f"@{catalogue}": name, **arguments}}
+    return registry.resolve(config)["it"]
 
 
 def test_every_registered_name_is_in_the_tables() -> None:
     assert VALID.keys() == WRONG.keys() == {name for _, name in RESOLVABLE}
 
 
-@pytest.mark.parametrize("registry, name", RESOLVABLE)
-def test_arguments_of_a_wrong_type_are_refused(registry: str, name: str) -> None:
-    resolve(registry, name, **VALID[name])
+@pytest.mark.parametrize("catalogue, name", RESOLVABLE)
+def test_arguments_of_a_wrong_type_are_refused(catalogue: str, name: str) -> None:
+    resolve(catalogue, name, **VALID[name])
     accepted = []
     for argument, value in WRONG[name].items():
         try:
-            resolve(registry, name, **{**VALID[name], argument: value})
+            resolve(catalogue, name, **{**VALID[name], argument: value})
         except ConfigValidationError as error:
             assert argument in str(error)
         else:
@@ -110,10 +111,10 @@ def test_arguments_of_a_wrong_type_are_refused(registry: str, name: str) -> None
     assert not accepted
 
 
-@pytest.mark.parametrize("registry, name", RESOLVABLE)
-def test_unknown_arguments_are_refused(registry: str, name: str) -> None:
+@pytest.mark.parametrize("catalogue, name", RESOLVABLE)
+def test_unknown_arguments_are_refused(catalogue: str, name: str) -> None:
     with pytest.raises(ConfigValidationError):
-        resolve(registry, name, **VALID[name], n_word=3)
+        resolve(catalogue, name, **VALID[name], n_word=3)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_settings_out_of_range_are_refused_in_a_config_and_live(
 ) -> None:
     with pytest.raises(VanerError, match=number):
         make_nlp(**{argument: value})
-    ner = make_nlp().get_pipe("vaner_ner")
+    ner = component_of(make_nlp())
     before = getattr(ner, argument)
     with pytest.raises(VanerError, match=number):
         setattr(ner, argument, value)
@@ -172,7 +173,7 @@ def test_settings_with_few_values_are_checked_live(
     setting: str, value: str, make_nlp: Callable[..., Language]
 ) -> None:
     with pytest.raises(VanerError, match=f"VE026.*{setting}.*{value}"):
-        setattr(make_nlp().get_pipe("vaner_ner"), setting, value)
+        setattr(component_of(make_nlp()), setting, value)
 
 
 def test_a_window_of_subwords_needs_room(make_nlp: Callable[..., Language]) -> None:
@@ -182,7 +183,7 @@ def test_a_window_of_subwords_needs_room(make_nlp: Callable[..., Language]) -> N
 
 def test_types_may_be_one_string(make_nlp: Callable[..., Language]) -> None:
     """As an override on a command line gives them."""
-    assert make_nlp(types="Gene, Cell line").get_pipe("vaner_ner").types == ("Gene", "Cell line")
+    assert component_of(make_nlp(types="Gene, Cell line")).types == ("Gene", "Cell line")
 
 
 def test_defaults_can_be_written_and_read_back() -> None:
@@ -194,7 +195,7 @@ def test_defaults_can_be_written_and_read_back() -> None:
     written = Config().from_str(DEFAULT_CONFIG)["vaner_ner"]
     settings = again.config["components"]["vaner_ner"]
     assert {key: settings[key] for key in written} == written
-    assert isinstance(again.get_pipe("vaner_ner"), VanerNER)
+    assert isinstance(component_of(again), VanerNER)
 
 
 def test_score_weights_name_scores_that_are_computed(shared_nlp: Language) -> None:

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 import spacy_vaner.cli
 import spacy_vaner.component  # noqa: F401, registers the factory
+from spacy_vaner.errors import VanerWarning
+from spacy_vaner.evaluation.run import evaluate_pipeline
 
 TEXT = "Aspirin eases head and neck pain."
 CONFIG = {
@@ -80,3 +82,14 @@ def test_the_command_scores_what_the_component_learnt(trained, tmp_path, options
     counts = {name: [score[key] for key in ("tp", "fp", "fn")] for name, score in types.items()}
     # The second document does not ask for chemicals; in the third one all is spurious or missed.
     assert counts == {"Chemical": [1, 1, 0], "Disease": [2, 1, 1]}
+
+
+def test_types_that_the_pipeline_does_not_ask_are_named_and_not_scored(trained, tmp_path):
+    trained.to_disk(tmp_path / "pipeline")
+    nlp = spacy.load(tmp_path / "pipeline")
+    nlp.get_pipe("vaner_ner").types = ["Disease"]
+    path = tmp_path / "pains.test.spacy"
+    DocBin(docs=[gold_doc(trained)], store_user_data=True).to_disk(path)
+    with pytest.warns(VanerWarning, match="VW403.*Chemical"):
+        result = evaluate_pipeline(nlp, [path])
+    assert [list(corpus.types) for corpus in result.corpora.values()] == [["Disease"]]

@@ -12,6 +12,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Adam
 
+from spacy_vaner.component import VanerNER
 from spacy_vaner.gold import KEY, Gold, unannotated_copy
 from spacy_vaner.types import Mention
 
@@ -78,10 +79,11 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         known = merged.get(key)
-        nested = isinstance(value, dict) and isinstance(known, dict)
-        if nested and not any(name.startswith("@") for name in value):
-            value = merge(known, value)
-        merged[key] = value
+        if isinstance(value, dict) and isinstance(known, dict):
+            is_function = any(name.startswith("@") for name in value)
+            merged[key] = value if is_function else merge(known, value)
+        else:
+            merged[key] = value
     return merged
 
 
@@ -126,6 +128,12 @@ def find_mentions(text: str) -> Iterator[Mention]:
             if taken.isdisjoint(range(*match.span())):
                 taken.update(range(*match.span()))
                 yield Mention(type_name, (match.span(),))
+
+
+def component_of(nlp: Language) -> VanerNER:
+    component = nlp.get_pipe("vaner_ner")
+    assert isinstance(component, VanerNER)
+    return component
 
 
 def examples_of(docs: Sequence[Doc]) -> list[Example]:
