@@ -269,7 +269,7 @@ def convert_command(
         against=_index(against, None),
         progress=_progress(output.name),
     )
-    _print_report(output.name, report.to_dict())
+    _print_report(output.name, report.to_dict(), conversion.types or ())
     print(_table([(output.name, report.to_dict())]))
     msg.good(f"{report.documents} documents: {output}")
 
@@ -334,8 +334,11 @@ def _progress(name: str) -> Progress:
     return bar
 
 
-def _print_report(name: str, report: Mapping[str, Any]) -> None:
-    """Say what a reader should look at: everything that is not simply there."""
+def _print_report(name: str, report: Mapping[str, Any], types: Iterable[str] = ()) -> None:
+    """Say what a reader should look at: everything that is not simply there.
+
+    types: those that the user says are annotated completely.
+    """
     said = {
         "mentions inside of another one": report["nested"],
         "mentions that cross another one": report["crossing"],
@@ -359,6 +362,12 @@ def _print_report(name: str, report: Mapping[str, Any]) -> None:
         for source, count in against["dropped_by"].items():
             said[f"documents shared with {source} (--against): kept"] = count
     msg.info(name)
+    for type_ in types:
+        if not report["mentions"].get(type_):
+            found = ", ".join([*report["mentions"], *report["unused"]]) or "none"
+            msg.warn(
+                f"no mention of {type_}, which is taken as annotated completely; found: {found}"
+            )
     for what, count in said.items():
         if count:
             print(f"    {count:>7} {what}")

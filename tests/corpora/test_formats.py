@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -272,3 +273,11 @@ def test_jsonl_round_trip(tmp_path_factory, data, text):
     assert record.text == text
     assert record.mentions == tuple(Mention("X", (pair,)) for pair in sorted(drawn))
     assert notes == []
+
+
+@pytest.mark.parametrize("key", ["entities", "spans", "label"])
+def test_mentions_under_another_name_are_no_corpus_of_negatives(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "Aspirin", key: [[0, 7, "Chemical"]]}), encoding="utf8")
+    with pytest.raises(VanerError, match=f'line 1.*"ents".*{key}'):
+        list(read_records(path, "jsonl"))

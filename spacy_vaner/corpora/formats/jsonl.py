@@ -17,6 +17,8 @@ from spacy_vaner.corpora.formats.base import (
 )
 from spacy_vaner.types import Mention, Offsets, Record
 
+_OTHER_KEYS = {"entities", "spans", "annotations", "mentions", "label", "labels"}
+"""What other tools call the mentions."""
 _ENT = '"ents" of [start, end, type], start < end inside the text'
 _DISC = '"disc" of [[[start, end], …], type], fragments inside the text'
 
@@ -38,6 +40,9 @@ def read(path: Path, *, note: Note = ignore) -> Iterator[Record]:
             raise malformed(path, number, f"JSON ({error})", line) from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise malformed(path, number, 'an object with a string "text"', line)
+        if "ents" not in row and (other := row.keys() & _OTHER_KEYS):
+            # Read as "no mention", it would make a corpus of negatives.
+            raise malformed(path, number, 'the mentions under "ents"', ", ".join(sorted(other)))
         yield _record(path, number, row, note)
 
 
