@@ -166,6 +166,11 @@ def test_the_ends_of_a_document_need_no_context() -> None:
     )
     assert windows.ranges == [(0, 6), (4, 10)]
     assert windows.owner.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    # The whole document is the most that there is to be seen, at its first and last word too.
+    windows = subword_windows(
+        [(0, 6), (4, 10), (0, 10)], subwords_of([1] * 10), np.arange(10), longest=10, overlap=2
+    )
+    assert windows.owner.tolist() == [2] * 10
 
 
 def test_text_that_a_getter_leaves_out_is_read_with_a_warning() -> None:
