@@ -186,11 +186,14 @@ def test_decoding_is_fast() -> None:
     sequences = [
         generator.dirichlet([8, 0.3, 0.3], size=int(n)) for n in generator.integers(50, 400, 512)
     ]
-    decode(sequences)
-    started = process_time()
-    decode(sequences)
+
+    def measure() -> float:
+        started = process_time()
+        decode(sequences)
+        return process_time() - started
+
     # 0.03 s on a free core; the loop in log space that this replaced took 0.3 s.
-    assert process_time() - started < 0.2
+    assert min(measure() for _ in range(4)) < 0.2
 
 
 def test_nothing_in_nothing_out() -> None:
@@ -258,6 +261,7 @@ SPAN = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(spans=st.lists(SPAN, max_size=12), data=st.data())
 def test_choice_does_not_depend_on_the_order_of_spans(
     spans: list[ScoredSpan], data: st.DataObject

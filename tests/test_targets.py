@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacy_vaner.decoding import B, I, O
@@ -80,6 +80,7 @@ def test_a_document_without_units() -> None:
 MENTION = st.tuples(st.integers(0, 11), st.integers(1, 8)).map(lambda p: [(p[0], sum(p))])
 
 
+@settings(deadline=None)
 @given(st.lists(MENTION, max_size=6))
 def test_tags_are_legal_and_hold_the_longest_mention(mentions: list[Fragments]) -> None:
     tags = tagged(mentions)

@@ -70,6 +70,7 @@ def test_an_overlap_that_leaves_no_step_is_refused(n_words: int, overlap: int) -
         packed_sentences(n_words, overlap)
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, 50),
     size=st.integers(0, 300),

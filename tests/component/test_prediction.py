@@ -6,7 +6,7 @@ import random
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -92,9 +92,9 @@ def test_hard_texts_are_read(text: str, shared_nlp: Language) -> None:
 
 def test_a_word_of_a_hundred_thousand_characters_is_read_in_seconds(shared_nlp: Language) -> None:
     word = "contact" * 14_286
-    started = perf_counter()
+    started = process_time()
     doc = shared_nlp(f"with zinc levels {word} with BRCA1 levels")
-    assert perf_counter() - started < 30
+    assert process_time() - started < 30
     assert ("Chemical", "zinc") in found(doc) and ("Gene", "BRCA1") in found(doc)
 
 
