@@ -118,7 +118,7 @@ import resource, sys, warnings
 import spacy
 
 nlp = spacy.load(sys.argv[1])
-ner = component_of(nlp)
+ner = nlp.get_pipe("vaner_ner")
 text = "with zinc levels in patients and BRCA1 found " * 600
 alone = nlp(text).user_data["vaner_predictions"]
 ner.batch_subwords = 10**7
