@@ -126,11 +126,19 @@ def backbone_files(
     decoder: nn.Module, tokenizer: SubwordTokenizer, dtype: torch.dtype
 ) -> dict[str, bytes]:
     """The files of an ordinary Hugging Face folder, by name."""
-    weights = {name: tensor.to(dtype) for name, tensor in decoder_weights(decoder).items()}
+    weights = as_dtype(decoder_weights(decoder), dtype)
     return {
         BACKBONE_CONFIG_FILE: decoder_config(decoder, dtype),
         WEIGHTS_FILE: save_tensors(weights, metadata={"format": "pt"}),
         **tokenizer.to_files(),
+    }
+
+
+def as_dtype(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The weights in another precision; whole numbers (keys of word vectors) stay."""
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
     }
 
 

@@ -38,6 +38,9 @@ class BackboneShape:
 
     max_positions: longest input that the saved backbone reads; rotary positions have no weights,
         so it may be more than `row_subwords`.
+    word_rows: of the hashed table of words; 0 = the embedding knows subwords only.
+    word_width: of that table and of those of affixes and shapes.
+    vectors: file of static word vectors (`python -m spacy_vaner.training vectors`), or null.
     """
 
     hidden_size: int = _setting(512, least=2)
@@ -45,13 +48,23 @@ class BackboneShape:
     n_heads: int = _setting(8, least=1)
     intermediate_size: int = _setting(1376, least=1)
     max_positions: int = _setting(1024, least=2)
+    word_rows: int = _setting(0, least=0)
+    word_width: int = _setting(64, least=1)
+    vectors: str | None = _setting(None)
 
     def settings(self, attn_implementation: str) -> SmallLlama:
         """The same as the backbone library's settings.
 
         RAISES VanerError: VE101, heads that do not divide the hidden size.
         """
-        return SmallLlama(**asdict(self), attn_implementation=attn_implementation)
+        return SmallLlama(
+            hidden_size=self.hidden_size,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            intermediate_size=self.intermediate_size,
+            max_positions=self.max_positions,
+            attn_implementation=attn_implementation,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +223,13 @@ def _contradictions(config: PretrainConfig) -> list[str]:
         faults.append(
             f"row_subwords = {config.row_subwords} is more than backbone.max_positions = "
             f"{config.backbone.max_positions}"
+        )
+    if config.backbone.vectors is not None and not config.backbone.word_rows:
+        faults.append("backbone.vectors is given, and backbone.word_rows = 0 switches them off")
+    if config.backbone.word_rows and config.objective.causal_share:
+        faults.append(
+            "backbone.word_rows and objective.causal_share: a word's features tell its later "
+            "subwords, so they do not go with a causal mask; set one of them to 0"
         )
     if config.objective.random_share + config.objective.kept_share > 1:
         faults.append("objective: random_share and kept_share are more than 1 together")

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.training.checkpoints import write_folder
+from spacy_vaner.training.checkpoints import as_dtype, write_folder
 from spacy_vaner.training.language_model import BACKBONE_CONFIG_FILE, WEIGHTS_FILE
 from spacy_vaner.training.token_file import file_sha256
 
@@ -42,10 +42,7 @@ def export(source: Path, output: Path, *, dtype: str = "bfloat16", part_bytes: i
         config = json.loads((source / BACKBONE_CONFIG_FILE).read_text("utf8"))
     except (OSError, ValueError, SafetensorError) as error:
         raise VanerError(Messages.VE514.format(path=source, reason=error)) from None
-    weights = save_tensors(
-        {name: tensor.to(DTYPES[dtype]) for name, tensor in tensors.items()},
-        metadata={"format": "pt"},
-    )
+    weights = save_tensors(as_dtype(tensors, DTYPES[dtype]), metadata={"format": "pt"})
     files = {
         **SubwordTokenizer.from_folder(source).to_files(),
         BACKBONE_CONFIG_FILE: json.dumps(

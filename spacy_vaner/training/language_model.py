@@ -19,6 +19,13 @@ from torch import Tensor, nn
 from spacy_vaner.backbone.attention import bidirectional_mask
 from spacy_vaner.backbone.pretrained import fresh_decoder, quiet_transformers, small_llama_config
 from spacy_vaner.backbone.settings import SmallLlama
+from spacy_vaner.backbone.tokenizer import SubwordTokenizer
+from spacy_vaner.backbone.word_features import (
+    WordFeatures,
+    WordVectors,
+    add_word_features,
+    word_embedding,
+)
 from spacy_vaner.errors import Messages, VanerError
 
 WEIGHTS_FILE = "model.safetensors"
@@ -59,12 +66,32 @@ class LanguageModel(nn.Module):
         return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
 
 
-def make_decoder(settings: SmallLlama, n_subwords: int, *, seed: int) -> nn.Module:
-    """A LLaMA with random fp32 weights that depend on the seed alone, ready to train."""
-    config = small_llama_config(settings, n_subwords)
+def make_decoder(
+    settings: SmallLlama,
+    tokenizer: SubwordTokenizer,
+    *,
+    seed: int,
+    word_rows: int = 0,
+    word_width: int = 64,
+    vectors: WordVectors | None = None,
+) -> nn.Module:
+    """A LLaMA with random fp32 weights that depend on the seed alone, ready to train.
+
+    word_rows, word_width, vectors: of its word features; 0 rows = none.
+    """
+    config = small_llama_config(settings, tokenizer.n_tokens)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return fresh_decoder(config, settings.attn_implementation).train()
+        decoder = fresh_decoder(config, settings.attn_implementation).train()
+        if word_rows:
+            shape = vectors.vectors.shape if vectors is not None else (0, 0)
+            add_word_features(decoder, WordFeatures(word_rows, word_width, shape[0], shape[1]))
+    words = word_embedding(decoder)
+    if words is not None:
+        words.bind(tokenizer)
+        if vectors is not None:
+            words.set_vectors(vectors)
+    return decoder
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

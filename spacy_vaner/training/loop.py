@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from spacy_vaner.backbone.device import choose_device, choose_precision
+from spacy_vaner.backbone.word_features import WordVectors
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.training.batches import Batch, Batches
 from spacy_vaner.training.checkpoints import Checkpoints, RunState, backbone_files, write_folder
@@ -47,7 +48,9 @@ _LOOK_STEPS = 10
 _HIGHEST_EXPONENT = 700.0
 
 # What may differ when a run goes on: what does not change its losses, and what lengthens it.
-_FREE = {"max_minutes", "checkpoint_minutes", "dev_steps", "dev_rows", "peak_tflops", "data"}
+_FREE = {"max_minutes", "checkpoint_minutes", "dev_steps", "dev_rows", "peak_tflops"} | {
+    *("data", "backbone.vectors"),
+}
 _CHANGEABLE = {"device", "precision", "attn_implementation", "n_threads", "compile"} | {
     *("n_steps", "n_minutes", "optimizer.lr", "optimizer.clip_norm", "optimizer.weight_decay"),
     *("schedule.name", "schedule.warmup_steps", "schedule.decay_share", "schedule.final_share"),
@@ -134,11 +137,18 @@ class _Run:
             attention = "eager" if slow_sdpa else "sdpa"
         settings = config.backbone.settings(attention)
         vocabulary = self.text.vocabulary
-        self.decoder = make_decoder(settings, vocabulary.n_subwords, seed=config.seed)
-        self.decoder.to(self.device)
-        self.optimizers = Optimizers(
-            dict(self.decoder.named_parameters()), config.optimizer, precision=self.precision
+        shape = config.backbone
+        self.decoder = make_decoder(
+            settings,
+            self.text.tokenizer,
+            seed=config.seed,
+            word_rows=shape.word_rows,
+            word_width=shape.word_width,
+            vectors=WordVectors.from_file(Path(shape.vectors)) if shape.vectors else None,
         )
+        self.decoder.to(self.device)
+        trained = {n: p for n, p in self.decoder.named_parameters() if p.requires_grad}
+        self.optimizers = Optimizers(trained, config.optimizer, precision=self.precision)
         model = LanguageModel(self.decoder)
         self.model: Callable[..., Tensor] = torch.compile(model) if config.compile else model
 

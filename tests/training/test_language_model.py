@@ -22,7 +22,7 @@ SHAPE = {"hidden_size": 32, "n_layers": 2, "n_heads": 2, "intermediate_size": 64
 
 def decoder(tokenizer: SubwordTokenizer, attn_implementation: str = "sdpa") -> torch.nn.Module:
     settings = SmallLlama(**SHAPE, attn_implementation=attn_implementation)  # type: ignore[arg-type]
-    return make_decoder(settings, tokenizer.n_tokens, seed=3)
+    return make_decoder(settings, tokenizer, seed=3)
 
 
 def saved(model: torch.nn.Module, tokenizer: SubwordTokenizer, folder: Path) -> Path:
@@ -76,12 +76,13 @@ def test_all_linear_layers_and_the_embedding_learn(tokenizer: SubwordTokenizer) 
 def test_weights_of_another_shape_are_refused(tokenizer: SubwordTokenizer, tmp_path: Path) -> None:
     model = decoder(tokenizer)
     folder = saved(model, tokenizer, tmp_path / "backbone")
-    other = make_decoder(SmallLlama(**SHAPE), tokenizer.n_tokens + 1, seed=0)  # type: ignore[arg-type]
-    with pytest.raises(VanerError, match="VE514.*1 tensors differ.*embed_tokens"):
+    wider = SmallLlama(hidden_size=2 * SHAPE["hidden_size"])
+    other = make_decoder(wider, tokenizer, seed=0)
+    with pytest.raises(VanerError, match="VE514.*tensors differ.*embed_tokens"):
         set_weights(other, folder)
     with pytest.raises(VanerError, match="VE514"):
         set_weights(model, tmp_path)
-    fresh = make_decoder(SmallLlama(**SHAPE), tokenizer.n_tokens, seed=9)  # type: ignore[arg-type]
+    fresh = make_decoder(SmallLlama(**SHAPE), tokenizer, seed=9)  # type: ignore[arg-type]
     set_weights(fresh, folder)
     for a, b in zip(fresh.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
