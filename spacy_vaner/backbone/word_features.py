@@ -1,0 +1,323 @@
+"""What a subword's embedding knows of the word that it is part of: a declared part of small LLaMAs.
+
+A small backbone reads "nephrotoxicity" as four subwords and has to put them together itself. Here
+each of them also gets embeddings of the whole word: of its lower-case form, its first and last
+three characters and its shape, from hashed tables, and a static vector where it has one. They
+cost bytes but hardly any time. Everything is computed from subword ids alone, so nothing else of
+the model knows of it, and a masked word is hidden from its features as well.
+
+A word is a run of subwords of letters and digits; every other sign is a word of its own.
+SOURCE: hashed tables of word, affixes and shape: spaCy's MultiHashEmbed; static vectors beside
+them: scispaCy's models.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import Messages, VanerError
+from .tokenizer import SubwordTokenizer
+
+CONFIG_KEY = "word_features"
+"""Key of config.json under which a backbone declares them."""
+
+_AFFIX = 3
+_MAX_WORD = 64
+# Odd factors of hashes modulo 2**64, as signed numbers: of a character's place in its word, and of
+# a subword's.
+_PLACE = 0x5851F42D4C957F2D
+_TURN = 0x14057B7EF767814F
+_SHAPE = 0x2545F4914F6CDD1D
+_TABLES = ("norm", "prefix", "suffix", "shape")
+_INIT_STD = 0.02
+_TABLE_STD = 0.1
+
+
+@dataclass(frozen=True)
+class WordFeatures:
+    """Sizes of the tables.
+
+    n_rows: of the table of lower-case forms; affixes have a quarter, shapes an eighth of it.
+    width: of every hashed table.
+    n_vectors, vector_width: of the static vectors; 0 = none.
+    """
+
+    n_rows: int
+    width: int
+    n_vectors: int = 0
+    vector_width: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class WordVectors:
+    """Static vectors of words, as a file: `keys` (n,) and `vectors` (n, width), keys ascending."""
+
+    def __init__(self, keys: Tensor, vectors: Tensor) -> None:
+        self.keys = keys
+        self.vectors = vectors
+
+    @classmethod
+    def from_words(cls, words: Iterable[str], vectors: Tensor) -> WordVectors:
+        """words: lower-case and distinct, a row of `vectors` (n, width) each."""
+        keys = torch.tensor([word_key(word) for word in words], dtype=torch.int64)
+        order = torch.argsort(keys)
+        return cls(keys[order], vectors[order].float().contiguous())
+
+    def to_file(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"keys": self.keys, "vectors": self.vectors}, path)
+
+    @classmethod
+    def from_file(cls, path: Path) -> WordVectors:
+        """RAISES VanerError: VE140, no such file, or another kind of file."""
+        try:
+            tensors = load_file(path)
+            return cls(tensors["keys"], tensors["vectors"].float())
+        except (OSError, KeyError, SafetensorError) as error:
+            raise VanerError(Messages.VE140.format(path=path, error=error)) from None
+
+
+class WordEmbedding(nn.Embedding):
+    """The embedding of subwords, with the features of their words added.
+
+    Its own rows are the output layer in pretraining, as without features.
+    """
+
+    def __init__(self, n_subwords: int, hidden_size: int, features: WordFeatures) -> None:
+        super().__init__(n_subwords, hidden_size)
+        self.features = features
+        rows = features.n_rows
+        sizes = {"norm": rows, "prefix": rows // 4, "suffix": rows // 4, "shape": rows // 8}
+        self.tables = nn.ModuleDict(
+            {name: nn.Embedding(max(1, size), features.width) for name, size in sizes.items()}
+        )
+        # Frozen, and parameters all the same: they are saved with the others, by name.
+        self.keys = _frozen(torch.zeros(features.n_vectors, dtype=torch.int64))
+        self.vectors = _frozen(torch.zeros(features.n_vectors, features.vector_width))
+        width = len(_TABLES) * features.width + features.vector_width
+        self.projection = nn.Linear(width, hidden_size, bias=False)
+        for table in self.tables.values():
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight, std=_TABLE_STD)
+        nn.init.normal_(self.weight, std=_INIT_STD)
+        # What is added is then as large as the subword's own row.
+        nn.init.normal_(self.projection.weight, std=_INIT_STD / _TABLE_STD / width**0.5)
+        self.register_buffer("place_factors", _powers_of(_PLACE), persistent=False)
+        self.register_buffer("turn_factors", _powers_of(_TURN), persistent=False)
+
+    def bind(self, tokenizer: SubwordTokenizer) -> None:
+        """Tell what the subword ids stand for; needed once, before the first forward pass."""
+        tables = _id_tables(tokenizer, self.num_embeddings)
+        for name, values in tables.items():
+            self.register_buffer(f"of_id_{name}", values.to(self.weight.device), persistent=False)
+
+    def set_vectors(self, vectors: WordVectors) -> None:
+        """Take static vectors; scaled, so that their numbers are as large as the tables'."""
+        scale = vectors.vectors.std().clamp_min(1e-9)
+        self.keys.copy_(vectors.keys)
+        self.vectors.copy_(vectors.vectors * (_TABLE_STD / scale))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed. input_ids: (B, S), int64. RETURNS: (B, S, hidden_size)."""
+        subwords = super().forward(input_ids)
+        hashes, known = self._hash_words(input_ids)
+        parts = []
+        for name in _TABLES:
+            table = self.tables[name]
+            assert isinstance(table, nn.Embedding)
+            parts.append(table(_mixed(hashes[name]) % table.num_embeddings))
+        if self.features.n_vectors:
+            key = hashes["norm"]
+            row = torch.searchsorted(self.keys, key).clamp_max(self.features.n_vectors - 1)
+            found = self.keys[row] == key
+            parts.append(nn.functional.embedding(row, self.vectors) * found.unsqueeze(-1))
+        features = torch.cat(parts, dim=-1) * known.unsqueeze(-1)
+        added: Tensor = self.projection(features)
+        return subwords + added
+
+    def _hash_words(self, input_ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """RETURNS: per table the hash of each subword's word, (B, S), and whether it has one."""
+        is_part = self._of_id("is_part", input_ids)
+        starts = self._of_id("starts", input_ids).clone()
+        starts[:, 1:] |= ~is_part[:, :-1]
+        starts[:, 0] = True
+        n_rows, size = input_ids.shape
+        word = torch.cumsum(starts.flatten().long(), 0) - 1
+        n_words = n_rows * size
+
+        def of_words(values: Tensor) -> Tensor:
+            sums = torch.zeros(n_words, dtype=torch.int64, device=values.device)
+            return sums.index_add_(0, word, values.flatten())[word]
+
+        length = self._of_id("length", input_ids).flatten()
+        before = torch.cumsum(length, 0) - length
+        place = torch.arange(n_words, device=word.device)
+        first = torch.cummax(torch.where(starts.flatten(), place, 0), 0).values
+        offset = before - before[first]
+        left = of_words(length) - offset - length
+        flat = input_ids.flatten()
+        n_prefix = (_AFFIX - offset).clamp(0, _AFFIX)[:, None]
+        n_suffix = (_AFFIX - left).clamp(0, _AFFIX)[:, None]
+        from_start = self._factor("place_factors", offset)
+        from_end = self._factor("place_factors", left)
+        hashes = {
+            "norm": self._of_id("norm", flat) * from_start,
+            "prefix": self._of_id("prefix", flat).gather(1, n_prefix)[:, 0] * from_start,
+            "suffix": self._of_id("suffix", flat).gather(1, n_suffix)[:, 0] * from_end,
+            "shape": self._of_id("shape", flat) * self._factor("turn_factors", place - first),
+        }
+        known = self._of_id("is_known", input_ids)
+        return {name: of_words(value).view(n_rows, size) for name, value in hashes.items()}, known
+
+    def _of_id(self, name: str, input_ids: Tensor) -> Tensor:
+        table = getattr(self, f"of_id_{name}")
+        assert isinstance(table, Tensor)
+        return table[input_ids]
+
+    def _factor(self, name: str, place: Tensor) -> Tensor:
+        factors = getattr(self, name)
+        assert isinstance(factors, Tensor)
+        return factors[place.clamp_max(_MAX_WORD - 1)]
+
+
+def word_key(word: str) -> int:
+    """The hash of a lower-case word, as the embedding computes it: a signed 64-bit number."""
+    total = 0
+    factor = 1
+    for place, character in enumerate(word):
+        total += _of_character(character) * factor
+        if place < _MAX_WORD - 1:
+            factor *= _PLACE
+    return _signed(total)
+
+
+def add_word_features(decoder: nn.Module, features: WordFeatures) -> None:
+    """Give a decoder an embedding with features; fresh weights, the subwords' ones kept."""
+    model: Any = decoder
+    before = model.get_input_embeddings()
+    embedding = WordEmbedding(before.num_embeddings, before.embedding_dim, features)
+    with torch.no_grad():
+        embedding.weight.copy_(before.weight)
+    model.set_input_embeddings(embedding)
+    setattr(model.config, CONFIG_KEY, features.to_dict())
+
+
+def declared_features(config: object) -> WordFeatures | None:
+    """The features that a backbone's config declares.
+
+    RAISES VanerError: VE141, a declaration that cannot be read.
+    """
+    declared = getattr(config, CONFIG_KEY, None)
+    if declared is None:
+        return None
+    try:
+        return WordFeatures(**declared)
+    except TypeError as error:
+        raise VanerError(Messages.VE141.format(error=error)) from None
+
+
+def word_embedding(decoder: nn.Module) -> WordEmbedding | None:
+    """The decoder's embedding, if it is one with features."""
+    model: Any = decoder
+    embedding = model.get_input_embeddings()
+    return embedding if isinstance(embedding, WordEmbedding) else None
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def _id_tables(tokenizer: SubwordTokenizer, n_ids: int) -> dict[str, Tensor]:
+    """What is known of each subword.
+
+    RETURNS: `starts` (n_ids,), it begins a word; `is_part`, it consists of letters and digits;
+        `is_known`, it is text and no special token; `length` in characters; `norm` and `shape`,
+        hashes; `prefix` and `suffix` (n_ids, 4): of its first or last 0 to 3 characters.
+    """
+    starts = torch.ones(n_ids, dtype=torch.bool)
+    is_part = torch.zeros(n_ids, dtype=torch.bool)
+    is_known = torch.zeros(n_ids, dtype=torch.bool)
+    length = torch.zeros(n_ids, dtype=torch.int64)
+    norm, shape = torch.zeros_like(length), torch.zeros_like(length)
+    prefix = torch.zeros(n_ids, _AFFIX + 1, dtype=torch.int64)
+    suffix = torch.zeros_like(prefix)
+    for id_, (text, begins_word) in tokenizer.subword_texts().items():
+        lower = text.lower()
+        if not lower:
+            continue
+        is_known[id_] = True
+        is_part[id_] = all(_is_part(character) for character in text)
+        starts[id_] = begins_word or not bool(is_part[id_])
+        length[id_] = len(lower)
+        norm[id_] = word_key(lower)
+        shape[id_] = _shape_key(text)
+        for n in range(1, _AFFIX + 1):
+            prefix[id_, n] = word_key(lower[:n])
+            # Counted from the end, as places in a suffix are.
+            suffix[id_, n] = word_key(lower[-n:][::-1])
+    return {
+        "starts": starts,
+        "is_part": is_part,
+        "is_known": is_known,
+        "length": length,
+        "norm": norm,
+        "shape": shape,
+        "prefix": prefix,
+        "suffix": suffix,
+    }
+
+
+def _is_part(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character).startswith("M")
+
+
+def _shape_key(text: str) -> int:
+    """Hash of the text's classes of characters, runs cut at two."""
+    shape = ""
+    for character in text:
+        if character.isdigit():
+            kind = "d"
+        elif character.isalpha():
+            kind = "X" if character.isupper() else "x"
+        else:
+            kind = character
+        if shape[-2:] != kind * 2:
+            shape += kind
+    return word_key(shape) ^ _SHAPE
+
+
+def _of_character(character: str) -> int:
+    """A fixed random number per character (splitmix64)."""
+    x = (ord(character) + 1) * 0x9E3779B97F4A7C15 & _MASK
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return x ^ (x >> 31)
+
+
+_MASK = 2**64 - 1
+
+
+def _signed(x: int) -> int:
+    x &= _MASK
+    return x - 2**64 if x >= 2**63 else x
+
+
+def _powers_of(factor: int) -> Tensor:
+    return torch.tensor([_signed(pow(factor, n, 2**64)) for n in range(_MAX_WORD)])
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Spread what differs in high bits over the low ones; not negative."""
+    x = (x ^ (x >> 31)) * _signed(0xBF58476D1CE4E5B9)
+    return (x ^ (x >> 29)) & (2**62 - 1)
