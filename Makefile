@@ -46,7 +46,7 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/package.stamp requirements-dev.txt
-	$(PIP) -c constraints.txt -e '.[transformers,scispacy]' -r requirements-dev.txt
+	$(PIP) -c constraints.txt -e '.[all]' -r requirements-dev.txt
 	@touch $@
 
 .PHONY: venv

@@ -94,6 +94,46 @@ class Messages:
         "component: {labels}. They are read as no entity. Add them to "
         "components.vaner_ner.types, or name their types in label_map."
     )
+    VE030 = (
+        "VE030: {name} knows no setting {unknown} per call; it takes {known}. Other settings are "
+        "attributes of the component, e.g. nlp.get_pipe({name!r}).threshold = 0.5."
+    )
+    VE031 = (
+        "VE031: there is an adapter for {types} already. Remove it first: remove_adapter({known})."
+    )
+    VE032 = (
+        "VE032: there is no adapter for just the types {types}. There are adapters for: {known}."
+    )
+    VE033 = (
+        "VE033: initialize makes new weights, but there are adapters (for {types}) that belong to "
+        "other ones. To train a further adapter, load or source the trained pipeline and do not "
+        "initialise it (docs/adapters.md); else set components.vaner_ner.adapters = []."
+    )
+    VE034 = (
+        "VE034: nothing can be trained: the tagger is frozen beneath its adapters (for {types}), "
+        "and so are they. Set adapter.trainable = True on one of ner.adapters, add one with "
+        "add_adapter, or remove them all."
+    )
+    VE035 = (
+        "VE035: adapters = {adapters!r} must be a list of tables with the keys types (a list) and "
+        'path, e.g. [{{"types": ["Anatomy"], "path": "anatomy"}}].'
+    )
+    VE036 = (
+        "VE036: the adapter {where} was trained under the instruction {trained!r}; the component "
+        "asks with {asked!r}. Set model.instruction to the one that it was trained under."
+    )
+    VE037 = (
+        "VE037: the adapter {where} is for the types {found}; `adapters` in the config says "
+        "{expected}."
+    )
+    VE038 = (
+        "VE038: there is no vaner_ner component {name!r} in the pipeline ({known}). Set "
+        "`component` of spacy-vaner.add_adapter.v1 to its name."
+    )
+    VW030 = (
+        "VW030: {setting} names {unknown}, which is asked nowhere, while it does not name "
+        "{missing}. Is it spelled as in components.vaner_ner.types?"
+    )
     VW010 = (
         "VW010: the span getter left out text ({n} subwords in this document). It is read in "
         "windows of its own."
@@ -119,8 +159,9 @@ class Messages:
     )
     VE107 = (
         "VE107: the backbone {backbone} cannot be read with a mask from lengths ({error}). "
-        "Decoders with LLaMA's interface work (LLaMA, Mistral, Qwen); set `model.backbone.name` "
-        "to one."
+        "Decoders with LLaMA's interface work (LLaMA, Mistral, Qwen), and encoders of the BERT, "
+        "RoBERTa, ELECTRA, DistilBERT, DeBERTa and ModernBERT kinds; set `model.backbone.name` to "
+        "one."
     )
     VE110 = "VE110: the tokenizer's {file} cannot be read: {error}"
     VE111 = (
@@ -195,6 +236,76 @@ class Messages:
         "VE137: tokenizer.json is not the tokenizer that the tagger was saved with. Copy it again "
         "from where the tagger was saved."
     )
+
+    # word features of a small backbone
+    VE140 = (
+        "VE140: {path} holds no word vectors: {error}. Make the file with "
+        "`python -m spacy_vaner.training vectors`."
+    )
+    VE141 = (
+        "VE141: config.json declares word features that cannot be read: {error}. Another version "
+        "of spacy_vaner may have written it."
+    )
+
+    # quantised backbones, and what a backbone must be
+    VE151 = (
+        "VE151: model.backbone.quantization needs bitsandbytes ({error}). Install it with "
+        "pip install 'spacy_vaner[quantization]', or set quantization = null."
+    )
+    VE152 = (
+        "VE152: a backbone with quantization = {quantization!r} is frozen, so there is nothing to "
+        "train without an adapter. Give model.adapter (spacy-vaner.lora.v1), or set "
+        "model.backbone.quantization = null."
+    )
+    VE153 = (
+        "VE153: the weights in {folder} are quantised already ({method}). Take the backbone's "
+        "original weights and set model.backbone.quantization instead."
+    )
+    VE154 = (
+        "VE154: the backbone {backbone} caps its attention scores, which "
+        'attn_implementation = "sdpa" leaves out, so its states would be others than in its '
+        'pretraining. Set model.backbone.attn_implementation = "eager".'
+    )
+    VE155 = (
+        "VE155: the backbone {backbone} cannot save memory by gradient checkpointing. Set "
+        "model.backbone.gradient_checkpointing = false."
+    )
+    VW151 = (
+        "VW151: the tagger was saved with model.backbone.quantization = {saved!r} and is loaded "
+        "with {now!r}, as the config asks: its predictions are not the same. Evaluate it again, or "
+        "set quantization back."
+    )
+
+    # encoders, and checkpoints of other programs
+    VE160 = (
+        "VE160: backbones of the kind {model_type} have no sdpa attention in transformers "
+        '{version}. Set `model.backbone.attn_implementation = "eager"`.'
+    )
+    VE161 = (
+        "VE161: {folder} is a pipeline of spacy-transformers, which keeps its weights in a pickle. "
+        "Save its model as a folder for transformers, as docs/import.md shows, and name that."
+    )
+
+    # adapters over a frozen tagger
+    VE180 = (
+        "VE180: `targets` = {targets} of the adapter fit no linear layer of the backbone. Use "
+        '"all-linear", or some of: {known}.'
+    )
+    VE181 = (
+        "VE181: {where} does not hold an adapter (no {file}). An adapter's folder is what "
+        "save_adapter wrote; copy all of it."
+    )
+    VE182 = "VE182: adapter.json of {where} cannot be read: {error}. Copy the adapter again."
+    VE183 = (
+        "VE183: the adapter {where} was trained over another tagger (fingerprint {base}…) than "
+        "this one ({found}…) and would give wrong results. Load the pipeline that it was trained "
+        "over, or train it anew over this one."
+    )
+    VE184 = (
+        "VE184: the weights of the adapter {where} do not fit its description or the backbone: "
+        "{n_wrong} tensors differ, e.g. {first}. Copy the adapter again."
+    )
+    VE185 = "VE185: adapter.safetensors of {where} is damaged: {error}. Copy the adapter again."
 
     # evaluation
     VE401 = "VE401: there is no matching '{matching}'. Use one of: {known}."
@@ -367,6 +478,11 @@ class Messages:
     )
     VE519 = "VE519: {path} is there already and was not made by this command. Name another output."
     VE520 = "VE520: {problem} See `python -m spacy_vaner.training --help`."
+    VE521 = "VE521: word vectors need gensim. Install it: pip install 'spacy_vaner[vectors]'."
+    VE522 = (
+        "VE522: no word of the texts occurs {min_count} times, so there are no vectors to learn. "
+        "Give more text."
+    )
     VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."
     VW502 = (
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "

@@ -13,7 +13,7 @@ them: scispaCy's models.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ _PLACE = 0x5851F42D4C957F2D
 _TURN = 0x14057B7EF767814F
 _SHAPE = 0x2545F4914F6CDD1D
 _TABLES = ("norm", "prefix", "suffix", "shape")
+# The classes of _is_part; white space and every other sign end a word.
+_WORD = re.compile(r"(?:[^\W_])(?:[^\W_]|[\u0300-\u036f])*")
 _INIT_STD = 0.02
 _TABLE_STD = 0.1
 
@@ -202,6 +204,11 @@ def word_key(word: str) -> int:
     return _signed(total)
 
 
+def split_words(text: str) -> list[str]:
+    """The words of letters and digits of a text, in lower case, as the embedding sees them."""
+    return _WORD.findall(text.lower())
+
+
 def add_word_features(decoder: nn.Module, features: WordFeatures) -> None:
     """Give a decoder an embedding with features; fresh weights, the subwords' ones kept."""
     model: Any = decoder
@@ -279,7 +286,7 @@ def _id_tables(tokenizer: SubwordTokenizer, n_ids: int) -> dict[str, Tensor]:
 
 
 def _is_part(character: str) -> bool:
-    return character.isalnum() or unicodedata.category(character).startswith("M")
+    return character.isalnum() or "\u0300" <= character <= "\u036f"
 
 
 def _shape_key(text: str) -> int:

@@ -65,6 +65,36 @@ def run_prepare(
     return "\n".join(rows)
 
 
+def run_vectors(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    width: int,
+    n_words: int,
+    n_threads: int,
+    seed: int,
+    protected_path: Path | None,
+) -> str:
+    """Train word vectors with a progress bar; RETURNS what to tell the user."""
+    from spacy_vaner.training.protected import ProtectedRuns
+    from spacy_vaner.training.sources import find_sources
+    from spacy_vaner.training.vectors import train_vectors
+
+    bar = _ProgressBar("documents")
+    found = train_vectors(
+        find_sources(paths),
+        output,
+        width=width,
+        n_words=n_words,
+        n_threads=n_threads,
+        seed=seed,
+        protected=ProtectedRuns.from_file(protected_path) if protected_path else None,
+        on_progress=lambda source, n_documents: bar.show(source.path.name, n_documents),
+    )
+    bar.close()
+    return f"{found:,} words, {width} wide: {output}"
+
+
 def run_pretrain(
     config_path: Path,
     output: Path,
@@ -131,6 +161,20 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         "--dev-share", type=float, default=0.002, help="share of the documents for the dev loss"
     )
+    vectors = command("vectors", _vectors, "Train static word vectors on texts; needs gensim.")
+    vectors.add_argument(
+        "paths", type=Path, nargs="+", help=".txt and .txt.xz files, or folders with them"
+    )
+    vectors.add_argument("output", type=Path, help="file to write (.safetensors)")
+    vectors.add_argument("--width", type=int, default=96, help="numbers per word")
+    vectors.add_argument("--words", type=int, default=50_000, help="how many, the frequent ones")
+    vectors.add_argument(
+        "--threads", type=int, default=1, help="more than one: faster, no two runs are equal"
+    )
+    vectors.add_argument("--seed", type=int, default=0, help="of the first vectors")
+    vectors.add_argument(
+        "--protected", type=Path, help="file of `python -m spacy vaner protected-runs`"
+    )
     pretrain = command("pretrain", _pretrain, "Train a backbone on a folder of token ids.")
     pretrain.add_argument("config", type=Path, help="settings as JSON (docs/pretraining.md)")
     pretrain.add_argument("output", type=Path, help="folder of the run")
@@ -174,6 +218,20 @@ def _prepare(options: argparse.Namespace) -> int:
         protected_path=options.protected,
         repeat=options.repeat,
         dev_share=options.dev_share,
+    )
+    print(told)
+    return 0
+
+
+def _vectors(options: argparse.Namespace) -> int:
+    told = run_vectors(
+        options.paths,
+        options.output,
+        width=options.width,
+        n_words=options.words,
+        n_threads=options.threads,
+        seed=options.seed,
+        protected_path=options.protected,
     )
     print(told)
     return 0
