@@ -4,11 +4,15 @@ A 4-D additive float mask is the one form that every version of transformers tak
 eager and sdpa attention. Others go wrong without a word: a boolean mask lets padding through under
 eager attention, a 2-D mask or none stays causal, and the switches `is_causal` mean different things
 in different versions. `self_check` proves the loaded weights instead of trusting the version.
+
+Encoders attend to both sides by themselves. They take a 2-D mask: older versions of transformers
+refuse a 4-D one for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +31,69 @@ _PADDING_TOLERANCE = 1e-5
 _LEAST_MOVE = 1e-6
 # Other shape, other kernels: rounding accumulates over the layers.
 _SHAPE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}
+
+
+class Encoder(NamedTuple):
+    """What differs between kinds of encoders.
+
+    has_pooler: there is a layer over the first state. It is left out: nothing here uses it, and
+        the files of masked language models lack it.
+    counts_from_padding: positions begin behind the id of padding, so some of them are not usable.
+    """
+
+    has_pooler: bool = False
+    counts_from_padding: bool = False
+
+
+_ROBERTA = Encoder(has_pooler=True, counts_from_padding=True)
+ENCODERS = {
+    "bert": Encoder(has_pooler=True),
+    "camembert": _ROBERTA,
+    "deberta": Encoder(),
+    "deberta-v2": Encoder(),
+    "distilbert": Encoder(),
+    "electra": Encoder(),
+    "megatron-bert": Encoder(has_pooler=True),
+    "modernbert": Encoder(),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "xlm-roberta-xl": _ROBERTA,
+}
+"""model_type in config.json → how such an encoder is called; other types are taken for decoders."""
+
+
+def first_position(config: Any) -> int:
+    """Give the number of the first position of a backbone; 0 for nearly all."""
+    encoder = ENCODERS.get(config.model_type)
+    return config.pad_token_id + 1 if encoder and encoder.counts_from_padding else 0
+
+
+def forward_arguments(
+    config: Any, input_ids: Tensor, lengths: Tensor, *, dtype: torch.dtype, separator: int | None
+) -> dict[str, Any]:
+    """What a backbone is given beside the ids, so that each subword sees all real ones.
+
+    config: the backbone's.
+    input_ids: (B, S), padded on the right.
+    lengths: (B,), 1 or more.
+    dtype: of the backbone's parameters.
+    separator: id behind the instruction; where an encoder knows segments, what comes after it is
+        the second one.
+    """
+    size = input_ids.shape[1]
+    positions = torch.arange(size, device=input_ids.device)[None, :]
+    encoder = ENCODERS.get(config.model_type)
+    if encoder is None:
+        mask = bidirectional_mask(lengths, size, dtype)
+        return {"attention_mask": mask, "position_ids": positions, "use_cache": False}
+    arguments: dict[str, Any] = {"attention_mask": (positions < lengths[:, None]).long()}
+    if encoder.counts_from_padding:
+        # By itself, the class would count the ids that are not padding.
+        arguments["position_ids"] = positions + first_position(config)
+    if (getattr(config, "type_vocab_size", None) or 0) > 1:
+        separates = (input_ids == separator).long() if separator is not None else 0 * input_ids
+        arguments["token_type_ids"] = (separates.cumsum(1) > separates).long()
+    return arguments
 
 
 def bidirectional_mask(lengths: Tensor, size: int, dtype: torch.dtype) -> Tensor:
