@@ -2,7 +2,7 @@
 
 A message says what happened, with which value, and what to do about it. Each part of the package
 has a range of numbers: 0xx settings and component, 1xx backbone, 2xx corpora, 3xx training and
-reader, 4xx evaluation.
+reader, 4xx evaluation, 7xx annotation.
 """
 
 from __future__ import annotations
@@ -488,3 +488,52 @@ class Messages:
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "
         "no longer that of one uninterrupted run."
     )
+
+    # 7xx: annotation
+    VE701 = "VE701: {option}: there is no format '{name}'. Use one of: {known}."
+    VE702 = (
+        "VE702: there is nothing to annotate in {path}: no such file, or no file whose name says "
+        "its format. Give the format with --from: {known}."
+    )
+    VE703 = "VE703: the format of {path} cannot be told by its name. Give it with --from: {known}."
+    VE704 = (
+        "VE704: the results of {one} and {other} would both be called {name}. Give one of them "
+        "another name, or annotate them into two folders."
+    )
+    VE705 = (
+        "VE705: {path} was begun with other settings: {differences}. Take the settings of then, or "
+        "name another output: results of two settings are not mixed."
+    )
+    VE706 = (
+        "VE706: {path} is there already and was not made by this command. Name another output."
+    )
+    VE707 = (
+        "VE707: {path} cannot be written: {error}. What is done stays; mend it and start again "
+        "with the same command."
+    )
+    VE708 = "VE708: {path} is damaged: {error}. Remove it and start again: its part is done anew."
+    VE709 = (
+        "VE709: the pipeline {model} cannot be loaded: {reason}. Give the folder of a trained "
+        "pipeline, or the name of an installed one, with --model."
+    )
+    VE710 = (
+        "VE710: types and corpus can be asked of a vaner_ner component only; the pipeline has: "
+        "{components}. Leave --types and --corpus out."
+    )
+    VE711 = "VE711: the pipeline ({components}) predicts no entities. Take one with vaner_ner."
+    VE712 = "VE712: the GPU {gpu} cannot be used: {reason}. Leave --gpu-id out to use the CPU."
+    VE713 = (
+        "VE713: {what} needs the package {package}, which is not installed. Install it with "
+        "pip install 'spacy_vaner[{extra}]'."
+    )
+    VE714 = (
+        "VE714: one of {n_workers} workers was killed, mostly because memory ran out. What is done "
+        "stays; start again with the same command and fewer --workers."
+    )
+    VE715 = "VE715: Ray cannot be started or found {where}: {reason}"
+    VE716 = (
+        "VE716: standard input is on one machine only, --engine ray may use several. Write it to a "
+        "file, or take --engine local."
+    )
+    VE717 = "VE717: there is no engine '{engine}'. Use local or ray."
+    VE718 = "VE718: {problem}. See python -m spacy vaner annotate --help."

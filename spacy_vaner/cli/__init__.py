@@ -16,6 +16,7 @@ from spacy.cli._util import app as spacy_app
 from typer.core import TyperGroup
 from wasabi import msg
 
+from spacy_vaner.cli.annotate import annotate_command
 from spacy_vaner.cli.convert import convert_command
 from spacy_vaner.cli.corpora import corpora_command
 from spacy_vaner.cli.evaluate import evaluate_command
@@ -77,6 +78,7 @@ vaner_app.command("protected-runs", no_args_is_help=True)(protected_runs_command
 vaner_app.command("prepare", no_args_is_help=True)(prepare_command)
 vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
+vaner_app.command("annotate", no_args_is_help=True)(annotate_command)
 spacy_app.add_typer(vaner_app)
 
 __all__ = ["vaner_app"]

@@ -83,9 +83,9 @@ def words_to_doc(record: Record, vocab: Vocab) -> Doc:
     return Doc(vocab, words=words, spaces=spaces)
 
 
-def docs_to_bytes(docs: Iterable[Doc]) -> bytes:
-    """A DocBin: the same bytes for the same documents."""
-    doc_bin = DocBin(attrs=_ATTRS, store_user_data=True)
+def docs_to_bytes(docs: Iterable[Doc], *, attrs: Iterable[str] = _ATTRS) -> bytes:
+    """A DocBin: the same bytes for the same documents. attrs: of tokens, what is stored."""
+    doc_bin = DocBin(attrs=attrs, store_user_data=True)
     add = _quick(doc_bin.add)
     for doc in docs:
         add(doc)
