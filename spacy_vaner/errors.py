@@ -80,7 +80,8 @@ class Messages:
         'small updates would be lost. Set model.backbone.dtype = "float32", or give model.adapter.'
     )
     VE025 = (
-        "VE025: training on CUDA needs CuPy, with which spaCy's optimiser computes there: install "
+        "VE025: this optimiser needs CuPy to train on CUDA. Set training.optimizer to "
+        '@optimizers = "spacy-vaner.AdamW.v1", which needs nothing more, or install '
         "spacy_vaner[cuda] and call spacy.require_gpu() (or --gpu-id 0), or set "
         'components.vaner_ner.device = "cpu".'
     )
@@ -285,6 +286,34 @@ class Messages:
         "VE161: {folder} is a pipeline of spacy-transformers, which keeps its weights in a pickle. "
         "Save its model as a folder for transformers, as docs/import.md shows, and name that."
     )
+    VE162 = (
+        "VE162: {folder} holds no {file}, so there is no adapter to import.{more} What is read is "
+        "a folder that a training run with PEFT left."
+    )
+    VE163 = "VE163: {path} cannot be read: {error}. Get the file again from where it was trained."
+    VE164 = "VE164: {path} cannot be imported: found {found}, supported is {expected}."
+    VE165 = (
+        "VE165: {path} does not belong to its {config}: {name} has rank {found}, the config says "
+        "r = {rank}. Keep the files of one checkpoint together."
+    )
+    VE166 = (
+        "VE166: {path} holds no head ({names}), so nothing says what the states mean. Train with "
+        "task_type TOKEN_CLS, or with the head among modules_to_save."
+    )
+    VE167 = (
+        "VE167: {path} labels with {n_labels} columns, taken for: {names}. It takes three, one "
+        "each of O, B and I (or B-Type and I-Type). Give their order with --labels, e.g. "
+        "--labels I,O,B; a head with more types cannot be imported."
+    )
+    VE168 = (
+        "VE168: {path} does not fit the backbone {backbone}: {reason}. It was trained on {base}: "
+        "name that, or an equal copy, with --backbone."
+    )
+    VE169 = "VE169: {output} is there already. Name another output."
+    VE170 = (
+        "VE170: a checkpoint of LS-LLaMA has no instruction to ask for several types with, and "
+        "knows one: {types}. Name it with --types."
+    )
 
     # adapters over a frozen tagger
     VE180 = (
@@ -401,7 +430,7 @@ class Messages:
         "`python -m spacy vaner convert`."
     )
     VE302 = (
-        "VE302: the folder {path} holds no *.{split}.spacy. Name the files themselves, or another "
+        "VE302: the folder {path} holds no *.{files}. Name the files themselves, or another "
         "`split`."
     )
     VE303 = "VE303: drop_corpus = {drop_corpus} is a share of the examples: 0 to 1."
@@ -487,6 +516,72 @@ class Messages:
     VW502 = (
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "
         "no longer that of one uninterrupted run."
+    )
+
+    # 6xx: knowledge
+    VE600 = (
+        "VE600: this needs the package {package} ({reason}). Install it with "
+        "pip install 'spacy_vaner[dbr]'."
+    )
+    VE601 = "VE601: {path}, line {line}: expected {expected}; found: {found}"
+    VE602 = "VE602: {path} cannot be read after line {line}: {reason}."
+    VE603 = (
+        "VE603: {path}, line {line}: this is not UTF-8 (byte 0x{byte:02x}). Convert the file, e.g. "
+        "with iconv -f latin1 -t utf8."
+    )
+    VE604 = "VE604: there is no kind of source '{kind}'. Known: {known}."
+    VE605 = "VE605: a source of the kind '{kind}' has no option '{option}'; it takes: {takes}."
+    VE606 = (
+        "VE606: {path} is no table of semantic types ({reason}). It is a JSON object: "
+        '{{"T047": {{"name": "Disease or Syndrome", "types": ["Disease"]}}, …}}.'
+    )
+    VE607 = (
+        "VE607: {path}: only names of training splits may get into a knowledge base, and this file "
+        "is not called train.spacy or NAME.train.spacy. Names of dev or test splits there would "
+        "make figures on these splits worthless."
+    )
+    VE608 = (
+        "VE608: {path} cannot be read as a knowledge base: {reason}. Build it with "
+        "`python -m spacy vaner kb build`."
+    )
+    VE609 = (
+        "VE609: the knowledge base {path} has the form {version}, which this version of "
+        "spacy_vaner does not read. Build it anew with `python -m spacy vaner kb build`."
+    )
+    VE610 = "VE610: the sources give no name that can be used, so there is no knowledge base."
+    VE611 = (
+        "VE611: {type!r} (name {name!r}) cannot be a type: it must not be empty nor hold ':', '=' "
+        "or a line break. Rename it in the source."
+    )
+    VE612 = "VE612: {key} = {value!r} is not possible; it has to be {expected}."
+    VE613 = "VE613: {folder} is there already and is no retriever's folder. Name another one."
+    VE614 = (
+        "VE614: {folder} holds no retriever, or a damaged one: {reason}. Make it anew with "
+        "`python -m spacy vaner kb index`."
+    )
+    VE615 = (
+        "VE615: the retriever in {folder} has the form '{version}', which this version of "
+        "spacy_vaner does not read. Make it anew with `python -m spacy vaner kb index`."
+    )
+    VE616 = (
+        "VE616: the retriever in {folder} was made from another knowledge base than this one "
+        "({n_names:,} names). Make it anew with `python -m spacy vaner kb index`."
+    )
+    VE617 = (
+        "VE617: the encoder {name!r} cannot be loaded: {reason}. Name a folder with config, "
+        "tokenizer and weights, or a model in the hub's cache."
+    )
+    VE618 = (
+        "VE618: a source is written KIND=FILE or KIND:TYPE=FILE, e.g. obo:Disease=doid.obo; found: "
+        "{found}"
+    )
+    VW601 = (
+        "VW601: all names have the type {type}: training rows will have no negatives. Add names of "
+        "other types, for instance anatomy or procedures."
+    )
+    VW602 = (
+        "VW602: the knowledge base holds names of held-out splits ({sources}). It serves to "
+        "measure what this leak adds; train nothing with it that is used."
     )
 
     # 7xx: annotation

@@ -20,6 +20,13 @@ from spacy_vaner.cli.annotate import annotate_command
 from spacy_vaner.cli.convert import convert_command
 from spacy_vaner.cli.corpora import corpora_command
 from spacy_vaner.cli.evaluate import evaluate_command
+from spacy_vaner.cli.import_adapter import import_adapter_command
+from spacy_vaner.cli.kb import (
+    kb_build_command,
+    kb_index_command,
+    kb_search_command,
+    kb_stats_command,
+)
 from spacy_vaner.cli.pretrain import (
     prepare_command,
     pretrain_command,
@@ -78,6 +85,15 @@ vaner_app.command("protected-runs", no_args_is_help=True)(protected_runs_command
 vaner_app.command("prepare", no_args_is_help=True)(prepare_command)
 vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
+vaner_app.command("import-adapter", no_args_is_help=True)(import_adapter_command)
+kb_app = typer.Typer(
+    name="kb", help="Knowledge bases of names.", no_args_is_help=True, rich_markup_mode=None
+)
+kb_app.command("build", no_args_is_help=True)(kb_build_command)
+kb_app.command("stats", no_args_is_help=True)(kb_stats_command)
+kb_app.command("index", no_args_is_help=True)(kb_index_command)
+kb_app.command("search", no_args_is_help=True)(kb_search_command)
+vaner_app.add_typer(kb_app)
 vaner_app.command("annotate", no_args_is_help=True)(annotate_command)
 spacy_app.add_typer(vaner_app)
 
