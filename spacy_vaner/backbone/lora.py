@@ -7,15 +7,27 @@ Names of parameters are PEFT's without the adapter's own name, as in its files
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ..errors import Messages, VanerError
+from .quantization import dequantized, is_quantized
 from .settings import Lora
 
 _ADAPTER = "default"
 _BASE_LAYER = ".base_layer."
+
+
+class Originals(NamedTuple):
+    """What `merge` replaced, for `unmerge`: subtracting again would not give it back to the bit.
+
+    weights: copies of dense weights from before, by name.
+    layers: per adapted layer its quantised layer, by the name of the adapted one.
+    """
+
+    weights: dict[str, Tensor]
+    layers: dict[str, nn.Module]
 
 
 def add_adapter(decoder: nn.Module, adapter: Lora) -> nn.Module:
@@ -62,29 +74,47 @@ def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def merge(model: nn.Module) -> dict[str, Tensor]:
+def merge(model: nn.Module) -> Originals:
     """Add the adapter to the weights beneath it.
 
-    RETURNS: copies of those weights from before, by name, for `unmerge`: subtracting the update
-        again would not give them back to the bit.
+    A quantised layer gives way to a dense one: the sum would not survive another rounding.
     """
-    originals = {
+    layers = {
+        name: layer.base_layer
+        for name, layer in _adapted_layers(model)
+        if is_quantized(layer.base_layer)
+    }
+    weights = {
         name.replace(_BASE_LAYER, "."): parameter.detach().clone()
         for name, parameter in _base_model(model).named_parameters()
-        if _BASE_LAYER in name
+        if _BASE_LAYER in name and parameter.dtype.is_floating_point
     }
+    for name, layer in _adapted_layers(model):
+        if name in layers:
+            layer.base_layer = dequantized(layer.base_layer)
     peft_model: Any = model
     peft_model.merge_adapter()
-    return originals
+    return Originals(weights, layers)
 
 
-def unmerge(model: nn.Module, originals: dict[str, Tensor]) -> None:
+def unmerge(model: nn.Module, originals: Originals) -> None:
     """Undo `merge`, to the bit."""
     peft_model: Any = model
     peft_model.unmerge_adapter()
+    for name, layer in _adapted_layers(model):
+        if name in originals.layers:
+            layer.base_layer = originals.layers[name]
     parameters = base_parameters(model)
-    for name, original in originals.items():
+    for name, original in originals.weights.items():
         parameters[name].data.copy_(original)
+
+
+def _adapted_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "base_layer", None), nn.Linear)
+    ]
 
 
 def _base_model(model: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from ..errors import Messages, VanerError
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
+QUANTIZATIONS = ("nf4", "int8")
 ALL_LINEAR = "all-linear"
 
 _SPECIALS_AND_BYTES = 5 + 256
@@ -23,9 +24,13 @@ class HFBackbone:
 
     name: a folder, else a name on the hub; the folder is looked for first.
     revision: branch, tag or commit on the hub; without meaning for a folder.
-    dtype: of the frozen weights; "auto" takes the one of the files.
+    dtype: of the frozen weights; "auto" takes the one of the files. With `quantization`: of what is
+        not quantised, embeddings and norms.
     attn_implementation: "eager" or "sdpa"; both give the same states. In fp32 sdpa is as fast or
         a little faster (16 rows of 256, one thread); training with bf16 on a CPU, eager is faster.
+    quantization: "nf4" or "int8": linear layers in 4 or 8 bits; None = all of them in `dtype`.
+    gradient_checkpointing: in training, keep the input of every layer only and compute the rest
+        again for the gradients: a third more time for a fraction of the memory, equal gradients.
     RAISES VanerError: VE101, a value outside its range.
     """
 
@@ -33,6 +38,8 @@ class HFBackbone:
     revision: str | None = None
     dtype: str = "float32"
     attn_implementation: str = "sdpa"
+    quantization: str | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         _check(bool(self.name), "backbone.name", self.name, "a folder or a hub name")
@@ -40,6 +47,8 @@ class HFBackbone:
         _check_choice(
             "backbone.attn_implementation", self.attn_implementation, ATTENTION_IMPLEMENTATIONS
         )
+        if self.quantization is not None:
+            _check_choice("backbone.quantization", self.quantization, QUANTIZATIONS)
 
     def to_dict(self) -> dict[str, object]:
         return {"kind": "hf", **asdict(self)}
@@ -126,6 +135,15 @@ class Lora:
     def to_dict(self) -> dict[str, object]:
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
         return {**asdict(self), "targets": targets}
+
+
+def check_trainable(backbone: Backbone, adapter: Lora | None) -> None:
+    """Refuse to train all parameters of a backbone that cannot be moved in small steps.
+
+    RAISES VanerError: VE152, it is quantised.
+    """
+    if adapter is None and isinstance(backbone, HFBackbone) and backbone.quantization is not None:
+        raise VanerError(Messages.VE152.format(quantization=backbone.quantization))
 
 
 def backbone_from_dict(data: Mapping[str, object]) -> Backbone:
