@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from spacy_vaner.decoding import B, I
+
 if TYPE_CHECKING:
     from spacy.tokens import Doc
 
@@ -71,3 +73,24 @@ def overlapping(units: IntArray, start: int, end: int) -> slice:
     first = int(np.searchsorted(units[:, 1], start, side="right"))
     last = int(np.searchsorted(units[:, 0], end, side="left"))
     return slice(first, max(first, last))
+
+
+def label_subwords(
+    first: IntArray, last: IntArray, tags: IntArray, *, which: str
+) -> tuple[IntArray, IntArray]:
+    """Which subwords of units are labelled, and how.
+
+    first, last: (units,), the half-open range of the subwords of each unit.
+    tags: (units,), O, B or I.
+    which: "first", or "all": then the further subwords of a unit that begins a mention are inside.
+    RETURNS: positions (labels,) and their labels.
+    """
+    if which == "first":
+        return first, tags
+    sizes = last - first
+    # 0, 1, … within each unit: all positions, less the position of the unit's first subword.
+    rest: IntArray = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    positions: IntArray = np.repeat(first, sizes) + rest
+    labels: IntArray = np.repeat(tags, sizes)
+    labels[(rest > 0) & (labels == B)] = I
+    return positions, labels
