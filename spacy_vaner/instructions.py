@@ -46,3 +46,12 @@ def paper_instruction() -> Instruction:
         "##input: ",
         without_corpus="If any {type} entity is mentioned in the input, extract it. ##input: ",
     )
+
+
+def no_instruction() -> Instruction:
+    """Nothing before the window: for a tagger of a single type, such as LS-LLaMA's."""
+    return _ask_nothing
+
+
+def _ask_nothing(type_name: str, corpus: str | None) -> str:
+    return ""

@@ -35,6 +35,14 @@ from ..errors import Messages, VanerError
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+VOCABULARY_FILES = (
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spm.model",
+)
+"""What older folders have instead of a tokenizer.json; transformers makes one of it."""
 
 # How tokenizers spell a space: U+2581 (metaspace), U+0120 (byte-level).
 _SPACE_MARKS = "\u2581\u0120"
@@ -86,6 +94,7 @@ class SubwordTokenizer:
         self._config = dict(config)
         self._bos_ids = self._find_bos()
         self._marks = self._find_marks()
+        self._pair_marks = self._find_pair_marks()
         self._instructions: dict[str, list[int]] = {}
         self.n_tokens: int = max(self._tokenizer.get_vocab().values(), default=-1) + 1
         """Rows that an embedding needs: the highest id plus one."""
@@ -127,6 +136,44 @@ class SubwordTokenizer:
             self._instructions[text] = ids
         return list(ids)
 
+    def encode_first_segment(self, text: str) -> tuple[list[int], list[int]]:
+        """Encode an instruction for an encoder, whose input is a pair of instruction and window.
+
+        RETURNS: the ids before the window and those after it, with the marks that the tokenizer
+            itself puts around a pair: [CLS] instruction [SEP] and [SEP], say.
+        """
+        start, between, end = self._pair_marks
+        return [*start, *self.encode(text)[0], *between], list(end)
+
+    @property
+    def separator_id(self) -> int | None:
+        """The first mark between the two texts of a pair; None where there is none."""
+        between = self._pair_marks[1]
+        return between[0] if between else None
+
+    def subword_texts(self) -> dict[int, tuple[str, bool]]:
+        """What each subword stands for: its text, and whether a space comes before it.
+
+        Special subwords and those that are single bytes have no text.
+        """
+        special = self._tokenizer.get_added_tokens_decoder()
+        texts = {}
+        for token, id_ in self._tokenizer.get_vocab().items():
+            text = token.lstrip(_SPACE_MARKS)
+            plain = "" if id_ in special or token in _BYTE_TOKENS else text
+            texts[id_] = (plain, token != text)
+        return texts
+
+    def named_id(self, key: str) -> int | None:
+        """The id of a special subword by its key in tokenizer_config.json, e.g. "mask_token"."""
+        token = self._config.get(key)
+        if isinstance(token, Mapping):
+            token = token.get("content")
+        if not isinstance(token, str):
+            return None
+        id_: int | None = self._tokenizer.token_to_id(token)
+        return id_
+
     def to_files(self) -> dict[str, bytes]:
         """Give the files that `from_files` and transformers' AutoTokenizer read."""
         config = json.dumps(self._config, ensure_ascii=False, indent=2, sort_keys=True)
@@ -154,13 +201,14 @@ class SubwordTokenizer:
     def from_folder(cls, folder: Path) -> SubwordTokenizer:
         """Read a tokenizer as transformers or `python -m spacy vaner tokenizer` saved it.
 
-        A folder with a SentencePiece model only is converted by transformers.
+        A folder with an older kind of vocabulary only is converted by transformers.
         RAISES VanerError: VE111, no tokenizer there; VE110, it cannot be read.
         """
         names = (TOKENIZER_FILE, CONFIG_FILE)
         files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
-        if TOKENIZER_FILE not in files and (folder / "tokenizer.model").is_file():
-            files[TOKENIZER_FILE] = _convert_sentencepiece(folder)
+        older = next((name for name in VOCABULARY_FILES if (folder / name).is_file()), None)
+        if TOKENIZER_FILE not in files and older is not None:
+            files[TOKENIZER_FILE] = _convert(folder, older)
         if TOKENIZER_FILE not in files:
             raise VanerError(Messages.VE111.format(file=TOKENIZER_FILE, where=folder))
         return cls.from_files(files)
@@ -199,22 +247,25 @@ class SubwordTokenizer:
         # The Rust object's own pickle forgets encode_special_tokens.
         return SubwordTokenizer.from_files, (self.to_files(),)
 
-    def _named_id(self, key: str) -> int | None:
-        token = self._config.get(key)
-        if isinstance(token, Mapping):
-            token = token.get("content")
-        if not isinstance(token, str):
-            return None
-        id_: int | None = self._tokenizer.token_to_id(token)
-        return id_
-
     def _find_bos(self) -> list[int]:
-        bos = self._named_id("bos_token")
+        bos = self.named_id("bos_token")
         return [] if bos is None or self._config.get("add_bos_token") is False else [bos]
 
     def _find_pad(self) -> int:
-        found = (self._named_id(key) for key in ("pad_token", "eos_token", "unk_token"))
+        found = (self.named_id(key) for key in ("pad_token", "eos_token", "unk_token"))
         return next((id_ for id_ in found if id_ is not None), 0)
+
+    def _find_pair_marks(self) -> tuple[list[int], list[int], list[int]]:
+        """Ids that the tokenizer's own template puts before, between and after two texts."""
+        encoding = self._tokenizer.encode("a", "b")
+        marks: tuple[list[int], list[int], list[int]] = ([], [], [])
+        place = 0
+        for id_, sequence in zip(encoding.ids, encoding.sequence_ids, strict=True):
+            if sequence is None:
+                marks[place].append(id_)
+            else:
+                place = sequence + 1
+        return marks
 
     def _find_marks(self) -> frozenset[int]:
         vocab: dict[str, int] = self._tokenizer.get_vocab()
@@ -336,7 +387,7 @@ def _single_threaded() -> Iterator[None]:
             os.environ[key] = before
 
 
-def _convert_sentencepiece(folder: Path) -> bytes:
+def _convert(folder: Path, vocabulary: str) -> bytes:
     import transformers
 
     auto_tokenizer: Any = transformers.AutoTokenizer
@@ -346,5 +397,5 @@ def _convert_sentencepiece(folder: Path) -> bytes:
         )
         serialized: str = converted.backend_tokenizer.to_str()
     except Exception as error:  # a missing sentencepiece package, a damaged file, …
-        raise VanerError(Messages.VE110.format(file="tokenizer.model", error=error)) from error
+        raise VanerError(Messages.VE110.format(file=vocabulary, error=error)) from error
     return serialized.encode("utf8")
