@@ -7,7 +7,6 @@ head puts a state of the text and the vector of a question together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,15 +61,3 @@ class JointHead(nn.Module):
 def question_text(type_name: str, corpus: str | None) -> str:
     """What the backbone reads of a question."""
     return type_name if corpus is None else f"{type_name} [{corpus}]"
-
-
-def question_means(states: Tensor, lengths: Sequence[int], *, skip: int) -> Tensor:
-    """The mean state of each question.
-
-    states: (questions, S, hidden_size); lengths: real subwords of each.
-    skip: subwords in front that are not the question's (BOS).
-    RETURNS: (questions, hidden_size), fp32.
-    """
-    return torch.stack(
-        [row[skip:length].float().mean(0) for row, length in zip(states, lengths, strict=True)]
-    )

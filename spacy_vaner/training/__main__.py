@@ -1,4 +1,4 @@
-"""`python -m spacy_vaner.training …`: the commands of pretraining, without spaCy."""
+"""`python -m spacy_vaner.training …`: the commands of training, without spaCy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
+
+if TYPE_CHECKING:
+    from spacy_vaner.training.loop import Outcome
 
 SIGNALLED = 128
 """Exit status of a run that a signal stopped, plus the signal's number, as shells give it."""
@@ -105,19 +108,45 @@ def run_pretrain(
     max_minutes: float | None,
 ) -> tuple[str, int]:
     """Pretrain with a progress bar; RETURNS what to tell the user, and the exit status."""
-    from spacy_vaner.training.config import read_config
-    from spacy_vaner.training.loop import pretrain
+    from spacy_vaner.training.config import PretrainConfig, read_config
+    from spacy_vaner.training.pretraining import pretrain
 
-    if max_minutes is not None:
-        overrides = [*overrides, f"max_minutes={max_minutes}"]
-    config = read_config(config_path, overrides)
+    config = read_config(config_path, PretrainConfig, _limited(overrides, max_minutes))
     bar = _ProgressBar("steps", config.n_steps)
     outcome = pretrain(
         config, output, resume=resume, init_weights=init_weights, on_step=bar.show_record
     )
     bar.close()
-    if outcome.backbone is not None:
-        return f"Finished after {outcome.step} steps: {outcome.backbone}", 0
+    return _told(outcome)
+
+
+def run_tag(
+    config_path: Path,
+    output: Path,
+    *,
+    overrides: Sequence[str],
+    resume: bool,
+    max_minutes: float | None,
+) -> tuple[str, int]:
+    """Train a tagger with a progress bar; RETURNS what to tell the user, and the exit status."""
+    from spacy_vaner.training.config import read_config
+    from spacy_vaner.training.tag_config import TagConfig
+    from spacy_vaner.training.tagging import train_tagger
+
+    config = read_config(config_path, TagConfig, _limited(overrides, max_minutes))
+    bar = _ProgressBar("steps", config.n_steps)
+    outcome = train_tagger(config, output, resume=resume, on_step=bar.show_record)
+    bar.close()
+    return _told(outcome)
+
+
+def _limited(overrides: Sequence[str], max_minutes: float | None) -> list[str]:
+    return [*overrides] if max_minutes is None else [*overrides, f"max_minutes={max_minutes}"]
+
+
+def _told(outcome: Outcome) -> tuple[str, int]:
+    if outcome.result is not None:
+        return f"Finished after {outcome.step} steps: {outcome.result}", 0
     status = SIGNALLED + outcome.signal if outcome.signal else 0
     return (
         f"Stopped after {outcome.step} steps ({outcome.reason}); {outcome.checkpoint}. "
@@ -128,7 +157,8 @@ def run_pretrain(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m spacy_vaner.training", description="Pretrain a backbone on plain text."
+        prog="python -m spacy_vaner.training",
+        description="Pretrain a backbone on plain text; train a tagger on rows.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -177,22 +207,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     pretrain = command("pretrain", _pretrain, "Train a backbone on a folder of token ids.")
     pretrain.add_argument("config", type=Path, help="settings as JSON (docs/pretraining.md)")
-    pretrain.add_argument("output", type=Path, help="folder of the run")
-    pretrain.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a setting, e.g. optimizer.lr=0.001; may be repeated",
-    )
-    pretrain.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
-    )
     pretrain.add_argument(
         "--init-weights", type=Path, help="folder or file of weights to start from"
     )
-    pretrain.add_argument("--max-minutes", type=float, help="stop so, with a checkpoint")
+    tag = command("tag", _tag, "Train a tagger on a folder of rows.")
+    tag.add_argument("config", type=Path, help="settings as JSON (docs/tagger.md)")
+    for added in (pretrain, tag):
+        added.add_argument("output", type=Path, help="folder of the run")
+        added.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            dest="overrides",
+            help="override a setting, e.g. optimizer.lr=0.001; may be repeated",
+        )
+        added.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on from the newest checkpoint, if there is one",
+        )
+        added.add_argument("--max-minutes", type=float, help="stop so, with a checkpoint")
     export = command("export", _export, "Write a checkpoint's backbone for use elsewhere.")
     export.add_argument("source", type=Path, help="a checkpoint, or the finished backbone")
     export.add_argument("output", type=Path, help="folder to write")
@@ -244,6 +279,18 @@ def _pretrain(options: argparse.Namespace) -> int:
         overrides=options.overrides,
         resume=options.resume,
         init_weights=options.init_weights,
+        max_minutes=options.max_minutes,
+    )
+    print(told)
+    return status
+
+
+def _tag(options: argparse.Namespace) -> int:
+    told, status = run_tag(
+        options.config,
+        options.output,
+        overrides=options.overrides,
+        resume=options.resume,
         max_minutes=options.max_minutes,
     )
     print(told)
@@ -315,12 +362,13 @@ class _ProgressBar:
 
     def show_record(self, record: dict[str, Any]) -> None:
         """Show a line of the log."""
-        if "dev_loss" in record:
-            line = (
-                f"step {record['step'] + 1}: dev loss {record['dev_loss']:.4f}, "
-                f"perplexity {record['dev_perplexity']:.2f}"
+        if "loss" not in record:
+            figures = ", ".join(
+                f"{name.replace('_', ' ')} {value:.4f}"
+                for name, value in record.items()
+                if isinstance(value, float) and name != "best_by"
             )
-            self._say(line)
+            self._say(f"step {record['step'] + 1}: {figures}")
         elif self._bar is not None:
             self._bar.n = record["step"] + 1
             self._bar.set_postfix_str(

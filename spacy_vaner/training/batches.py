@@ -39,6 +39,14 @@ class Batch(NamedTuple):
     targets: NDArray[numpy.int64]
     causal: bool
 
+    @property
+    def n_subwords(self) -> int:
+        return self.input_ids.size
+
+    @property
+    def n_targets(self) -> int:
+        return len(self.targets)
+
 
 class Batches:
     """The batches of a run.

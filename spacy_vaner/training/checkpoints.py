@@ -1,8 +1,8 @@
 """Checkpoints: everything that a run needs to go on, written beside and renamed.
 
-A checkpoint is a folder `step-NNNNNNNN`. It is an ordinary folder of a Hugging Face model
-(config.json, model.safetensors in fp32, tokenizer) with optimizer.safetensors and state.json added,
-so every checkpoint can be used as a backbone. No file is unpickled.
+A checkpoint is a folder `step-NNNNNNNN`: the files of what is trained (for a backbone an ordinary
+folder of a Hugging Face model in fp32, for a tagger a saved tagger), with optimizer.safetensors and
+state.json added, so every checkpoint can be used as it is. No file is unpickled.
 """
 
 from __future__ import annotations
@@ -11,34 +11,36 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
 
-from spacy_vaner.backbone.tokenizer import SubwordTokenizer
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
-from spacy_vaner.training.language_model import (
-    BACKBONE_CONFIG_FILE,
-    WEIGHTS_FILE,
-    decoder_config,
-    decoder_weights,
-    set_weights,
-)
 from spacy_vaner.training.optimizers import Optimizers
 
 FORMAT_VERSION = 1
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+BEST_FOLDER = "best"
 N_KEPT = 2
 
 _PREFIX = "step-"
+_BEST_FILE = "best.json"
+
+
+class HasWeights(Protocol):
+    """What a checkpoint is loaded into; see `Task` in loop.py."""
+
+    @property
+    def weights_file(self) -> str: ...
+
+    def set_weights(self, path: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class RunState:
     n_subwords: read so far.
     elapsed_s: of training, over all starts.
     config: the settings as plain values.
-    data_sha256: of the training text.
+    data_sha256: of what is read.
     """
 
     step: int
@@ -70,20 +72,15 @@ class Checkpoints:
         """The complete ones, the newest last."""
         return sorted(path for path in self._folder.glob(f"{_PREFIX}*") if path.suffix != ".part")
 
-    def save(
-        self,
-        state: RunState,
-        decoder: nn.Module,
-        optimizers: Optimizers,
-        tokenizer: SubwordTokenizer,
-    ) -> Path:
+    def save(self, state: RunState, weights: Mapping[str, bytes], optimizers: Optimizers) -> Path:
         """Write a checkpoint, then remove those that are too old.
 
+        weights: the files of what is trained, by name.
         RAISES VanerError: VE512, e.g. a full disk; the earlier ones are still there.
         """
         path = self._folder / f"{_PREFIX}{state.step:08d}"
         files = {
-            **backbone_files(decoder, tokenizer, torch.float32),
+            **weights,
             OPTIMIZER_FILE: save_tensors(optimizers.tensors()),
             STATE_FILE: json.dumps(asdict(state), indent=2).encode("utf8"),
         }
@@ -97,7 +94,7 @@ class Checkpoints:
         paths = self.paths()
         return paths[-1] if paths else None
 
-    def load(self, decoder: nn.Module, optimizers: Optimizers) -> RunState:
+    def load(self, task: HasWeights, optimizers: Optimizers) -> RunState:
         """Set weights and optimisers to the newest checkpoint that can be read.
 
         RAISES VanerError: VE510, there is none; VE511, VE514, it is of another shape.
@@ -105,14 +102,14 @@ class Checkpoints:
         damaged: VanerError | None = None
         for path in reversed(self.paths()):
             try:
-                state, tensors = _read(path)
+                state, tensors = _read(path, task.weights_file)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 damaged = damaged or VanerError(Messages.VE514.format(path=path, reason=error))
                 warnings.warn(
                     Messages.VW501.format(path=path, reason=error), VanerWarning, stacklevel=2
                 )
                 continue
-            set_weights(decoder, path)
+            task.set_weights(path)
             try:
                 if state.step:
                     optimizers.set_tensors(tensors)
@@ -122,24 +119,39 @@ class Checkpoints:
         raise damaged or VanerError(Messages.VE510.format(path=self._folder))
 
 
-def backbone_files(
-    decoder: nn.Module, tokenizer: SubwordTokenizer, dtype: torch.dtype
-) -> dict[str, bytes]:
-    """The files of an ordinary Hugging Face folder, by name."""
-    weights = as_dtype(decoder_weights(decoder), dtype)
-    return {
-        BACKBONE_CONFIG_FILE: decoder_config(decoder, dtype),
-        WEIGHTS_FILE: save_tensors(weights, metadata={"format": "pt"}),
-        **tokenizer.to_files(),
-    }
+class Best:
+    """The weights that did best on dev so far, in the folder `best` of a run.
 
+    The folder says itself how good they are, so a run that goes on from a checkpoint before them
+    does not lose them.
+    """
 
-def as_dtype(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The weights in another precision; whole numbers (keys of word vectors) stay."""
-    return {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in weights.items()
-    }
+    def __init__(self, output: Path) -> None:
+        self.path = output / BEST_FOLDER
+
+    def keep_if_better(
+        self, step: int, figure: float, files: Callable[[], Mapping[str, bytes]]
+    ) -> bool:
+        """Write the weights if their figure is higher than that of those that are there.
+
+        RAISES VanerError: VE512.
+        """
+        known = self._figure()
+        if known is not None and figure <= known:
+            return False
+        facts = json.dumps({"step": step, "figure": figure}).encode("utf8")
+        write_folder(self.path, {**files(), _BEST_FILE: facts})
+        return True
+
+    def forget(self) -> None:
+        """Remove what another run left."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _figure(self) -> float | None:
+        try:
+            return float(json.loads((self.path / _BEST_FILE).read_text("utf8"))["figure"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], *, last: Path | None = None) -> None:
@@ -166,12 +178,12 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, last: Path | None = 
         raise VanerError(Messages.VE512.format(path=path, error=error, last=last)) from error
 
 
-def _read(path: Path) -> tuple[RunState, dict[str, torch.Tensor]]:
+def _read(path: Path, weights_file: str) -> tuple[RunState, dict[str, torch.Tensor]]:
     values = json.loads((path / STATE_FILE).read_text("utf8"))
     if values["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format {values['format_version']}, expected {FORMAT_VERSION}")
     # Both are opened before anything is set, so that a damaged one changes nothing.
-    load_tensors((path / WEIGHTS_FILE).read_bytes())
+    load_tensors((path / weights_file).read_bytes())
     return RunState(**values), load_tensors((path / OPTIMIZER_FILE).read_bytes())
 
 

@@ -1,6 +1,7 @@
-"""The settings of a pretraining run: a JSON file, checked as a whole before anything is done.
+"""The settings of a run: a JSON file, checked as a whole before anything is done.
 
-Every fault is listed with its path in the file. The defaults are for two CPU cores.
+Every fault is listed with its path in the file. The defaults are for two CPU cores. What is set
+for tagging stands in tag_config.py.
 """
 
 from __future__ import annotations
@@ -11,25 +12,30 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from spacy_vaner.backbone.settings import SmallLlama
 from spacy_vaner.errors import Messages, VanerError
 
 Section = TypeVar("Section")
+AnyConfig = TypeVar("AnyConfig", bound="RunSettings")
 
 _REQUIRED: Any = MISSING
 
 
-def _setting(
+def setting(
     default: Any = _REQUIRED,
     *,
+    factory: Any = MISSING,
     least: float | None = None,
     most: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
     """A field with what its value may be; `least` and `most` are included."""
-    return field(default=default, metadata={"least": least, "most": most, "choices": choices})
+    limits = {"least": least, "most": most, "choices": choices}
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=limits)
+    return field(default=default, metadata=limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +49,20 @@ class BackboneShape:
     vectors: file of static word vectors (`python -m spacy_vaner.training vectors`), or null.
     """
 
-    hidden_size: int = _setting(512, least=2)
-    n_layers: int = _setting(4, least=1)
-    n_heads: int = _setting(8, least=1)
-    intermediate_size: int = _setting(1376, least=1)
-    max_positions: int = _setting(1024, least=2)
-    word_rows: int = _setting(0, least=0)
-    word_width: int = _setting(64, least=1)
-    vectors: str | None = _setting(None)
+    hidden_size: int = setting(512, least=2)
+    n_layers: int = setting(4, least=1)
+    n_heads: int = setting(8, least=1)
+    intermediate_size: int = setting(1376, least=1)
+    max_positions: int = setting(1024, least=2)
+    word_rows: int = setting(0, least=0)
+    word_width: int = setting(64, least=1)
+    vectors: str | None = setting(None)
+
+    def contradictions(self) -> list[str]:
+        """What does not go together."""
+        if self.vectors is not None and not self.word_rows:
+            return ["backbone.vectors is given, and backbone.word_rows = 0 switches them off"]
+        return []
 
     def settings(self, attn_implementation: str) -> SmallLlama:
         """The same as the backbone library's settings.
@@ -84,13 +96,13 @@ class Objective:
         subwords per pass is fixed, so that shapes are.
     """
 
-    name: str = _setting("mntp", choices=("mntp", "mlm"))
-    masking_rate: float = _setting(0.2, least=0.01, most=0.9)
-    whole_words: bool = _setting(True)
-    random_share: float = _setting(0.1, least=0, most=1)
-    kept_share: float = _setting(0.1, least=0, most=1)
-    causal_share: float = _setting(0.0, least=0, most=1)
-    causal_rate: float = _setting(1.0, least=0.01, most=1)
+    name: str = setting("mntp", choices=("mntp", "mlm"))
+    masking_rate: float = setting(0.2, least=0.01, most=0.9)
+    whole_words: bool = setting(True)
+    random_share: float = setting(0.1, least=0, most=1)
+    kept_share: float = setting(0.1, least=0, most=1)
+    causal_share: float = setting(0.0, least=0, most=1)
+    causal_rate: float = setting(1.0, least=0.01, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +118,13 @@ class OptimizerSettings:
     clip_norm: longest gradient over all parameters; 0 = not clipped.
     """
 
-    name: str = _setting("muon", choices=("adamw", "muon"))
-    lr: float = _setting(2e-3, least=0)
-    weight_decay: float = _setting(0.05, least=0)
-    beta1: float = _setting(0.9, least=0, most=0.9999)
-    beta2: float = _setting(0.95, least=0, most=0.9999)
-    momentum: float = _setting(0.95, least=0, most=0.9999)
-    clip_norm: float = _setting(1.0, least=0)
+    name: str = setting("muon", choices=("adamw", "muon"))
+    lr: float = setting(2e-3, least=0)
+    weight_decay: float = setting(0.05, least=0)
+    beta1: float = setting(0.9, least=0, most=0.9999)
+    beta2: float = setting(0.95, least=0, most=0.9999)
+    momentum: float = setting(0.95, least=0, most=0.9999)
+    clip_norm: float = setting(1.0, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,62 +137,122 @@ class Schedule:
     final_share: of `lr`, reached at the end.
     """
 
-    name: str = _setting("cosine", choices=("cosine", "linear", "wsd"))
-    warmup_steps: int = _setting(100, least=0)
-    decay_share: float = _setting(0.2, least=0, most=1)
-    final_share: float = _setting(0.02, least=0, most=1)
+    name: str = setting("cosine", choices=("cosine", "linear", "wsd"))
+    warmup_steps: int = setting(100, least=0)
+    decay_share: float = setting(0.2, least=0, most=1)
+    final_share: float = setting(0.02, least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """A whole run.
+class RunSettings:
+    """What every run has, whatever it trains.
 
-    data: folder that `prepare` made.
-    row_subwords: length of a packed row; rows_per_step, rows_per_pass: rows per update, and per
-        forward and backward pass (gradients are accumulated).
     n_steps, n_minutes: the length of the whole run, exactly one of them. The schedule goes by it.
         By minutes the rate depends on the clock, so two runs are not equal to the bit.
     max_minutes: a run is stopped after so long, with a checkpoint, each time it is started.
     checkpoint_minutes: minutes between checkpoints; 0 = after every step.
-    dev_steps, dev_rows: how often the dev loss is computed, and over how many rows.
+    dev_steps: how often it is measured on dev.
     device, precision: as in the component's settings.
     attn_implementation: "eager", "sdpa", or "auto": eager on a CPU in bf16, where sdpa's backward
         pass is slow, else sdpa.
     n_threads: of torch; null = its own choice.
-    compile: torch.compile; minutes of compilation, then faster on CUDA.
-    peak_tflops: what the device can do in this precision; with it the log has `flops_share`.
     """
 
-    data: str = _setting()
-    backbone: BackboneShape = field(default_factory=BackboneShape)
-    objective: Objective = field(default_factory=Objective)
+    FREE: ClassVar[frozenset[str]] = frozenset({"max_minutes", "checkpoint_minutes", "dev_steps"})
+    """What may differ when a run goes on without changing its losses."""
+    CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
+        {"device", "precision", "attn_implementation", "n_threads", "n_steps", "n_minutes"}
+        | {"optimizer.lr", "optimizer.clip_norm", "optimizer.weight_decay", "schedule.name"}
+        | {"schedule.warmup_steps", "schedule.decay_share", "schedule.final_share"}
+    )
+    """What may differ with a warning: what lengthens a run or moves it elsewhere."""
+
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: Schedule = field(default_factory=Schedule)
-    row_subwords: int = _setting(256, least=8)
-    rows_per_step: int = _setting(32, least=1)
-    rows_per_pass: int = _setting(32, least=1)
-    n_steps: int | None = _setting(None, least=1)
-    n_minutes: float | None = _setting(None, least=0.001)
-    max_minutes: float | None = _setting(None, least=0)
-    checkpoint_minutes: float = _setting(10.0, least=0)
-    dev_steps: int = _setting(500, least=1)
-    dev_rows: int = _setting(256, least=1)
-    seed: int = _setting(0, least=0)
-    device: str = _setting("auto")
-    precision: str = _setting("auto", choices=("auto", "fp32", "bf16"))
-    attn_implementation: str = _setting("auto", choices=("auto", "eager", "sdpa"))
-    n_threads: int | None = _setting(None, least=1)
-    compile: bool = _setting(False)
-    peak_tflops: float | None = _setting(None, least=0.001)
+    n_steps: int | None = setting(None, least=1)
+    n_minutes: float | None = setting(None, least=0.001)
+    max_minutes: float | None = setting(None, least=0)
+    checkpoint_minutes: float = setting(10.0, least=0)
+    dev_steps: int = setting(500, least=1)
+    seed: int = setting(0, least=0)
+    device: str = setting("auto")
+    precision: str = setting("auto", choices=("auto", "fp32", "bf16"))
+    attn_implementation: str = setting("auto", choices=("auto", "eager", "sdpa"))
+    n_threads: int | None = setting(None, least=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the file."""
         return asdict(self)
 
+    def contradictions(self) -> list[str]:
+        """What does not go together."""
+        if (self.n_steps is None) == (self.n_minutes is None):
+            return ["n_steps, n_minutes: give exactly one of them"]
+        return []
 
-def read_config(path: Path, overrides: Iterable[str] = ()) -> PretrainConfig:
+    def attention_on(self, device_type: str, precision: str) -> str:
+        """`attn_implementation` with "auto" resolved."""
+        if self.attn_implementation != "auto":
+            return self.attn_implementation
+        return "eager" if device_type == "cpu" and precision == "bf16" else "sdpa"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunSettings):
+    """A run of pretraining.
+
+    data: folder that `prepare` made.
+    row_subwords: length of a packed row; rows_per_step, rows_per_pass: rows per update, and per
+        forward and backward pass (gradients are accumulated).
+    dev_rows: rows that the dev loss is computed over.
+    compile: torch.compile; minutes of compilation, then faster on CUDA.
+    peak_tflops: what the device can do in this precision; with it the log has `flops_share`.
+    """
+
+    FREE: ClassVar[frozenset[str]] = RunSettings.FREE | {
+        *("dev_rows", "peak_tflops", "data", "backbone.vectors"),
+    }
+    CHANGEABLE: ClassVar[frozenset[str]] = RunSettings.CHANGEABLE | {"compile", "rows_per_pass"}
+
+    data: str = setting()
+    backbone: BackboneShape = field(default_factory=BackboneShape)
+    objective: Objective = field(default_factory=Objective)
+    row_subwords: int = setting(256, least=8)
+    rows_per_step: int = setting(32, least=1)
+    rows_per_pass: int = setting(32, least=1)
+    dev_rows: int = setting(256, least=1)
+    compile: bool = setting(False)
+    peak_tflops: float | None = setting(None, least=0.001)
+
+    def contradictions(self) -> list[str]:
+        """RAISES VanerError: VE101, of the backbone library's own checks."""
+        faults = super().contradictions() + self.backbone.contradictions()
+        if self.rows_per_step % self.rows_per_pass:
+            faults.append(
+                f"rows_per_step = {self.rows_per_step} must be a multiple of rows_per_pass = "
+                f"{self.rows_per_pass}"
+            )
+        if self.row_subwords > self.backbone.max_positions:
+            faults.append(
+                f"row_subwords = {self.row_subwords} is more than backbone.max_positions = "
+                f"{self.backbone.max_positions}"
+            )
+        if self.backbone.word_rows and self.objective.causal_share:
+            faults.append(
+                "backbone.word_rows and objective.causal_share: a word's features tell its later "
+                "subwords, so they do not go with a causal mask; set one of them to 0"
+            )
+        if self.objective.random_share + self.objective.kept_share > 1:
+            faults.append("objective: random_share and kept_share are more than 1 together")
+        if not faults:
+            self.backbone.settings("sdpa")
+        return faults
+
+
+def read_config(path: Path, kind: type[AnyConfig], overrides: Iterable[str] = ()) -> AnyConfig:
     """Read the settings of a run.
 
+    kind: what is run.
     overrides: "optimizer.lr=0.001", as given on the command line; the value is JSON or text.
     RAISES VanerError: VE501, no JSON; VE502, with every fault; VE520, an override without "=".
     """
@@ -191,49 +263,24 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> PretrainConfig:
     if isinstance(values, dict):
         for override in overrides:
             _override(values, override)
-    return config_from_dict(values, source=str(path))
+    return config_from_dict(values, kind, source=str(path))
 
 
-def config_from_dict(values: object, *, source: str = "the config") -> PretrainConfig:
+def config_from_dict(
+    values: object, kind: type[AnyConfig], *, source: str = "the config"
+) -> AnyConfig:
     """Check plain values and make the settings of them; undoes `to_dict`.
 
     RAISES VanerError: VE502, with every fault; VE101.
     """
     faults: list[str] = []
-    config = _section(PretrainConfig, values, "", faults)
+    config = _section(kind, values, "", faults)
     if config is not None:
-        faults += _contradictions(config)
+        faults += config.contradictions()
     if faults or config is None:
         listed = "".join(f"\n  {fault}" for fault in faults)
         raise VanerError(Messages.VE502.format(path=source, faults=listed))
-    config.backbone.settings("sdpa")
     return config
-
-
-def _contradictions(config: PretrainConfig) -> list[str]:
-    faults = []
-    if (config.n_steps is None) == (config.n_minutes is None):
-        faults.append("n_steps, n_minutes: give exactly one of them")
-    if config.rows_per_step % config.rows_per_pass:
-        faults.append(
-            f"rows_per_step = {config.rows_per_step} must be a multiple of rows_per_pass = "
-            f"{config.rows_per_pass}"
-        )
-    if config.row_subwords > config.backbone.max_positions:
-        faults.append(
-            f"row_subwords = {config.row_subwords} is more than backbone.max_positions = "
-            f"{config.backbone.max_positions}"
-        )
-    if config.backbone.vectors is not None and not config.backbone.word_rows:
-        faults.append("backbone.vectors is given, and backbone.word_rows = 0 switches them off")
-    if config.backbone.word_rows and config.objective.causal_share:
-        faults.append(
-            "backbone.word_rows and objective.causal_share: a word's features tell its later "
-            "subwords, so they do not go with a causal mask; set one of them to 0"
-        )
-    if config.objective.random_share + config.objective.kept_share > 1:
-        faults.append("objective: random_share and kept_share are more than 1 together")
-    return faults
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -281,6 +328,8 @@ def _section(
 
 def _value(value: object, hint: Any, limits: Mapping[str, Any]) -> tuple[object, str | None]:
     """The value in its type, and what was expected instead where it does not fit."""
+    if typing.get_origin(hint) is dict:
+        return _table(value, typing.get_args(hint)[1], limits)
     if isinstance(hint, types.UnionType):
         if value is None:
             return None, None
@@ -301,3 +350,12 @@ def _value(value: object, hint: Any, limits: Mapping[str, Any]) -> tuple[object,
     if most is not None and not number <= most:
         return value, f"{most} or less"
     return value, None
+
+
+def _table(value: object, hint: Any, limits: Mapping[str, Any]) -> tuple[object, str | None]:
+    """The same for a table from names to values of one type."""
+    if not isinstance(value, Mapping):
+        return value, "a table"
+    checked = {str(key): _value(inner, hint, limits) for key, inner in value.items()}
+    faults = [f"{fault} for {key}" for key, (_, fault) in checked.items() if fault]
+    return {key: inner for key, (inner, _) in checked.items()}, faults[0] if faults else None

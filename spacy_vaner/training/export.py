@@ -18,8 +18,8 @@ from safetensors.torch import save as save_tensors
 
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.training.checkpoints import as_dtype, write_folder
-from spacy_vaner.training.language_model import BACKBONE_CONFIG_FILE, WEIGHTS_FILE
+from spacy_vaner.training.checkpoints import write_folder
+from spacy_vaner.training.language_model import BACKBONE_CONFIG_FILE, WEIGHTS_FILE, as_dtype
 from spacy_vaner.training.token_file import file_sha256
 
 PARTS_FILE = "parts.json"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from spacy_vaner.backbone.attention import bidirectional_mask
@@ -145,6 +147,26 @@ def set_weights(decoder: nn.Module, path: Path) -> None:
         raise VanerError(Messages.VE514.format(path=file, reason=error)) from None
     for name, place in places.items():
         place.copy_(tensors[name])
+
+
+def backbone_files(
+    decoder: nn.Module, tokenizer: SubwordTokenizer, dtype: torch.dtype
+) -> dict[str, bytes]:
+    """The files of an ordinary Hugging Face folder, by name."""
+    weights = as_dtype(decoder_weights(decoder), dtype)
+    return {
+        BACKBONE_CONFIG_FILE: decoder_config(decoder, dtype),
+        WEIGHTS_FILE: save_tensors(weights, metadata={"format": "pt"}),
+        **tokenizer.to_files(),
+    }
+
+
+def as_dtype(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights in another precision; whole numbers (keys of word vectors) stay."""
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def flops_per_subword(decoder: nn.Module, *, row_subwords: int, predicted_share: float) -> float:

@@ -54,7 +54,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot(log_path: Path, output: Path) -> None:
-    """Draw training and dev loss over the subwords read, and the dev perplexity, as PNG.
+    """Draw training loss and dev loss, or dev F1, over the subwords read, as PNG.
 
     RAISES VanerError: VE518, matplotlib is not installed; VE507, an empty log.
     """
@@ -65,12 +65,13 @@ def plot(log_path: Path, output: Path) -> None:
     records = read_log(log_path)
     steps = [record for record in records if "loss" in record]
     dev = [record for record in records if "dev_loss" in record]
+    scored = [record for record in records if "best_by" in record]
     if not steps:
         raise VanerError(Messages.VE507.format(path=log_path, reason="it holds no step"))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, causal in (("train", False), ("train, causal steps", True)):
-        chosen = [record for record in steps if record["causal"] is causal]
+        chosen = [record for record in steps if record.get("causal", False) is causal]
         width = max(1, len(chosen) // _POINTS)
         blocks = [chosen[start : start + width] for start in range(0, len(chosen), width)]
         if blocks:
@@ -84,6 +85,12 @@ def plot(log_path: Path, output: Path) -> None:
         read = [record["n_subwords"] / 1e6 for record in dev]
         label = f"dev (perplexity at the end {dev[-1]['dev_perplexity']:.1f})"
         axes.plot(read, [record["dev_loss"] for record in dev], "o-", markersize=3, label=label)
+    if scored:
+        beside = axes.twinx()
+        read = [record["n_subwords"] / 1e6 for record in scored]
+        figures = [record["best_by"] for record in scored]
+        beside.plot(read, figures, "o-", markersize=3, color="tab:green")
+        beside.set_ylabel(f"dev F1 (highest {max(figures):.3f})", color="tab:green")
     axes.set_xlabel("million subwords read")
     axes.set_ylabel("loss per predicted subword (nats)")
     axes.grid(alpha=0.3)

@@ -1,8 +1,9 @@
-"""The pretraining loop: steps, dev loss, log, checkpoints, and where to stop.
+"""The training loop: steps, measures on dev, log, checkpoints, and where to stop.
 
-Nothing that happens depends on the past but through the checkpoint: on a CPU, with the same number
-of threads, a run that was killed and resumed gives the same losses to the bit. On CUDA some sums
-are added up in varying order, so they agree within rounding only.
+What is trained is a `Task`: subwords of packed text (pretraining.py) or labels of documents
+(tagging.py). Nothing that happens depends on the past but through the checkpoint: on a CPU, with
+the same number of threads, a run that was killed and resumed gives the same losses to the bit. On
+CUDA some sums are added up in varying order, so they agree within rounding only.
 """
 
 from __future__ import annotations
@@ -12,53 +13,101 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from spacy_vaner.backbone.device import choose_device, choose_precision
-from spacy_vaner.backbone.word_features import WordVectors
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
-from spacy_vaner.training.batches import Batch, Batches
-from spacy_vaner.training.checkpoints import Checkpoints, RunState, backbone_files, write_folder
-from spacy_vaner.training.config import PretrainConfig
-from spacy_vaner.training.language_model import (
-    LanguageModel,
-    autocast,
-    flops_per_subword,
-    make_decoder,
-    set_weights,
-)
+from spacy_vaner.training.checkpoints import Best, Checkpoints, RunState, write_folder
+from spacy_vaner.training.config import RunSettings
 from spacy_vaner.training.log import LOG_FILE, Log
 from spacy_vaner.training.optimizers import Optimizers, rate_at
-from spacy_vaner.training.token_file import PreparedText
 
 CHECKPOINTS_FOLDER = "checkpoints"
-BACKBONE_FOLDER = "backbone"
 
 # Steps between two looks at the loss: each one waits for the device.
 _LOOK_STEPS = 10
-# exp beyond it is no float.
-_HIGHEST_EXPONENT = 700.0
-
-# What may differ when a run goes on: what does not change its losses, and what lengthens it.
-_FREE = {"max_minutes", "checkpoint_minutes", "dev_steps", "dev_rows", "peak_tflops"} | {
-    *("data", "backbone.vectors"),
-}
-_CHANGEABLE = {"device", "precision", "attn_implementation", "n_threads", "compile"} | {
-    *("n_steps", "n_minutes", "optimizer.lr", "optimizer.clip_norm", "optimizer.weight_decay"),
-    *("schedule.name", "schedule.warmup_steps", "schedule.decay_share", "schedule.final_share"),
-    "rows_per_pass",
-}
+# Odd, so that steps of runs with neighbouring seeds draw different numbers.
+_SEEDS = 0x9E3779B97F4A7C15
 
 OnStep = Callable[[dict[str, Any]], None]
 """Called with every line of the log."""
+
+
+class Pass(Protocol):
+    """What is computed at once.
+
+    n_subwords: that are read, without padding.
+    n_targets: that are predicted; the loss of a step is their mean.
+    """
+
+    @property
+    def n_subwords(self) -> int: ...
+
+    @property
+    def n_targets(self) -> int: ...
+
+
+AnyPass = TypeVar("AnyPass", bound=Pass)
+
+
+class Task(Protocol[AnyPass]):
+    """What a run trains.
+
+    parameters: that are moved, by name.
+    rates: of the learning rate, by name; a name that is missing has all of it.
+    data_sha256: of what is read.
+    result_folder: where the result is written to in the run's folder.
+    weights_file: name of the file among `files` that holds the weights.
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]: ...
+
+    @property
+    def rates(self) -> Mapping[str, float]: ...
+
+    @property
+    def data_sha256(self) -> str: ...
+
+    @property
+    def result_folder(self) -> str: ...
+
+    @property
+    def weights_file(self) -> str: ...
+
+    def passes(self, step: int) -> list[AnyPass]:
+        """The passes of a step, by its number alone; called from a thread of its own."""
+
+    def facts(self, passes: list[AnyPass]) -> dict[str, Any]:
+        """What the log says of a step beside its loss."""
+
+    def measured(self, record: dict[str, Any], subwords_per_s: float) -> dict[str, float]:
+        """What the log says of its speed, given its line so far."""
+
+    def loss_sum(self, batch: AnyPass) -> Tensor:
+        """() the sum of the losses of a pass."""
+
+    def dev_figures(self) -> dict[str, Any]:
+        """Measure on dev; a figure by the name "best_by" chooses what is kept as the best."""
+
+    def files(self) -> dict[str, bytes]:
+        """The weights as files, by name: a folder that can be used as it is."""
+
+    def set_weights(self, path: Path) -> None:
+        """Undo `files`, from a folder. RAISES VanerError: VE514."""
 
 
 @dataclass(frozen=True)
@@ -67,145 +116,66 @@ class Outcome:
 
     reason: "finished", "time" (max_minutes) or "signal".
     checkpoint: the newest one.
-    backbone: folder with the finished backbone; None while the run is not finished.
+    result: folder with what was trained; None while the run is not finished.
     signal: number of the signal, 0 for none.
     """
 
     reason: Literal["finished", "time", "signal"]
     step: int
     checkpoint: Path
-    backbone: Path | None
+    result: Path | None
     signal: int = 0
 
 
-def pretrain(
-    config: PretrainConfig,
+def run(
+    make_task: Callable[[], Task[Any]],
+    config: RunSettings,
     output: Path,
     *,
-    resume: bool = False,
+    resume: bool,
+    on_step: OnStep | None,
     init_weights: Path | None = None,
-    on_step: OnStep | None = None,
 ) -> Outcome:
-    """Train a backbone to its end, to the time limit, or to the first SIGINT or SIGTERM.
+    """Train to the end, to the time limit, or to the first SIGINT or SIGTERM.
 
-    output: folder of the run: log.jsonl, checkpoints/, and backbone/ when it is finished.
+    output: folder of the run: log.jsonl, checkpoints/, best/ where the task measures what is best,
+        and the result's folder when it is finished.
     resume: go on from the newest checkpoint there; where there is none, start.
-    init_weights: folder or file of weights to start from, with fresh optimisers.
-    RAISES VanerError: VE507, VE517, the text; VE509, VE511, VE512, VE514, the run's files; VE513,
-        a loss that is no number; VE101, VE103-VE105, settings.
+    init_weights: what a run that starts takes its weights from.
+    RAISES VanerError: VE509, VE511, VE512, VE514, the run's files; VE513, a loss that is no number;
+        and what the task raises.
     """
     if config.n_threads is not None:
         torch.set_num_threads(config.n_threads)
     checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER)
     if checkpoints.paths() and not resume:
         raise VanerError(Messages.VE509.format(path=output))
-    run = _Run(config)
+    task = make_task()
+    optimizers = Optimizers(
+        task.parameters, config.optimizer, precision=task.precision, rates=task.rates
+    )
     log = Log(output / LOG_FILE)
+    best = Best(output)
     if checkpoints.paths():
-        state = checkpoints.load(run.decoder, run.optimizers)
-        _compare(state, config, run.text, checkpoints.last())
+        state = checkpoints.load(task, optimizers)
+        _compare(state, config, task.data_sha256, checkpoints.last())
     else:
         if init_weights is not None:
-            set_weights(run.decoder, init_weights)
+            task.set_weights(init_weights)
         output.mkdir(parents=True, exist_ok=True)
-        state = RunState(0, 0, 0.0, config.to_dict(), run.text.header.sha256["train"])
+        best.forget()
+        state = RunState(0, 0, 0.0, config.to_dict(), task.data_sha256)
     log.cut_to(state.step)
-    loop = _Loop(run, state, checkpoints, log, on_step)
+    loop = _Loop(task, config, optimizers, state, checkpoints, log, best, on_step)
     with _Signals() as signals:
         reason = loop.train(signals)
     last = checkpoints.last()
     assert last is not None
-    backbone = None
+    result = None
     if reason == "finished":
-        backbone = output / BACKBONE_FOLDER
-        write_folder(backbone, backbone_files(run.decoder, run.text.tokenizer, torch.float32))
-    return Outcome(reason, loop.step, last, backbone, signals.received)
-
-
-class _Run:
-    """What a run computes with, made from its settings."""
-
-    def __init__(self, config: PretrainConfig) -> None:
-        self.config = config
-        self.device = choose_device(config.device)
-        self.precision = choose_precision(config.precision, self.device)
-        data = Path(config.data)
-        self.text = PreparedText.open(data)
-        attention = config.attn_implementation
-        if attention == "auto":
-            slow_sdpa = self.device.type == "cpu" and self.precision == "bf16"
-            attention = "eager" if slow_sdpa else "sdpa"
-        settings = config.backbone.settings(attention)
-        vocabulary = self.text.vocabulary
-        shape = config.backbone
-        self.decoder = make_decoder(
-            settings,
-            self.text.tokenizer,
-            seed=config.seed,
-            word_rows=shape.word_rows,
-            word_width=shape.word_width,
-            vectors=WordVectors.from_file(Path(shape.vectors)) if shape.vectors else None,
-        )
-        self.decoder.to(self.device)
-        trained = {n: p for n, p in self.decoder.named_parameters() if p.requires_grad}
-        self.optimizers = Optimizers(trained, config.optimizer, precision=self.precision)
-        model = LanguageModel(self.decoder)
-        self.model: Callable[..., Tensor] = torch.compile(model) if config.compile else model
-
-        def batches(split: str) -> Batches:
-            return Batches(
-                self.text.train if split == "train" else self.text.dev,
-                objective=config.objective,
-                vocabulary=vocabulary,
-                row_subwords=config.row_subwords,
-                seed=config.seed,
-                split=split,
-                path=data,
-            )
-
-        self.batches = batches("train")
-        self.dev = batches("dev").fixed(n_rows=config.dev_rows, rows_per_pass=config.rows_per_pass)
-        objective = config.objective
-        self._flops = {
-            causal: flops_per_subword(
-                self.decoder, row_subwords=config.row_subwords, predicted_share=share
-            )
-            for causal, share in ((False, objective.masking_rate), (True, objective.causal_rate))
-        }
-
-    def loss_sum(self, batch: Batch) -> Tensor:
-        """() the sum of the losses of a pass."""
-        input_ids, positions, targets = (
-            torch.from_numpy(array).to(self.device)
-            for array in (batch.input_ids, batch.positions, batch.targets)
-        )
-        with autocast(self.device, self.precision):
-            loss: Tensor = self.model(input_ids, positions, targets, batch.causal)
-        return loss
-
-    def update(self, passes: list[Batch], rate: float) -> tuple[Tensor, Tensor]:
-        """One step; the loss per prediction and the gradient's length, both () on the device."""
-        n_predictions = sum(len(batch.targets) for batch in passes)
-        losses = []
-        for batch in passes:
-            loss = self.loss_sum(batch) / n_predictions
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-        return torch.stack(losses).sum(), self.optimizers.step(rate)
-
-    def dev_loss(self) -> float:
-        """The loss per prediction over the dev rows, in nats."""
-        with torch.no_grad():
-            total = sum(float(self.loss_sum(batch)) for batch in self.dev)
-        return total / sum(len(batch.targets) for batch in self.dev)
-
-    def flops_share(self, causal: bool, subwords_per_s: float) -> dict[str, float]:
-        """The share of the device's rate that the model's own operations take, if it is known."""
-        if self.config.peak_tflops is None:
-            return {}
-        return {
-            "flops_share": self._flops[causal] * subwords_per_s / self.config.peak_tflops / 1e12
-        }
+        result = output / task.result_folder
+        write_folder(result, task.files())
+    return Outcome(reason, loop.step, last, result, signals.received)
 
 
 class _Loop:
@@ -213,43 +183,49 @@ class _Loop:
 
     def __init__(
         self,
-        run: _Run,
+        task: Task[Any],
+        config: RunSettings,
+        optimizers: Optimizers,
         state: RunState,
         checkpoints: Checkpoints,
         log: Log,
+        best: Best,
         on_step: OnStep | None,
     ) -> None:
-        self._run = run
-        self._config = run.config
+        self._task = task
+        self._config = config
+        self._optimizers = optimizers
         self._checkpoints = checkpoints
         self._log = log
+        self._best = best
         self._on_step = on_step
-        self._subwords_per_step = run.config.rows_per_step * run.config.row_subwords
+        self._n_subwords = state.n_subwords
         self._before_s = state.elapsed_s
         self._first_step = self.step = state.step
         self._started = self._saved = self._looked = time.monotonic()
+        self._looked_at = self._n_subwords
         self._unseen: list[tuple[dict[str, Any], Tensor, Tensor]] = []
 
     def train(self, signals: _Signals) -> Literal["finished", "time", "signal"]:
         """Make steps until one of the three holds; the last checkpoint is written at the end."""
         config = self._config
         with ThreadPoolExecutor(max_workers=1) as ahead:
-            next_passes = ahead.submit(self._passes, self.step)
+            next_passes = ahead.submit(self._task.passes, self.step)
             reason = self._stop(signals)
             while reason is None:
                 passes = next_passes.result()
-                next_passes = ahead.submit(self._passes, self.step + 1)
+                next_passes = ahead.submit(self._task.passes, self.step + 1)
                 self._make_step(passes)
                 if len(self._unseen) >= _LOOK_STEPS:
                     self._look()
                 if self.step % config.dev_steps == 0:
-                    self._log_dev_loss()
+                    self._measure_dev()
                 if time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
                     self._save()
                 reason = self._stop(signals)
         if self.step != self._first_step:
             if reason == "finished" and self.step % config.dev_steps:
-                self._log_dev_loss()
+                self._measure_dev()
             self._save()
         elif self._checkpoints.last() is None:
             self._save()
@@ -275,23 +251,35 @@ class _Loop:
     def _elapsed_s(self) -> float:
         return self._before_s + time.monotonic() - self._started
 
-    def _passes(self, step: int) -> list[Batch]:
-        config = self._config
-        return self._run.batches.step(
-            step, n_rows=config.rows_per_step, rows_per_pass=config.rows_per_pass
-        )
-
-    def _make_step(self, passes: list[Batch]) -> None:
+    def _make_step(self, passes: list[Any]) -> None:
         rate = rate_at(self._config.schedule, step=self.step, progress=self._progress())
-        loss, norm = self._run.update(passes, rate)
+        loss, norm = self._update(passes, rate)
+        self._n_subwords += sum(one.n_subwords for one in passes)
         record = {
             "step": self.step,
-            "n_subwords": (self.step + 1) * self._subwords_per_step,
-            "causal": passes[0].causal,
+            "n_subwords": self._n_subwords,
+            **self._task.facts(passes),
             "lr": self._config.optimizer.lr * rate,
         }
         self._unseen.append((record, loss, norm))
         self.step += 1
+
+    def _update(self, passes: list[Any], rate: float) -> tuple[Tensor, Tensor]:
+        """One step; the loss per prediction and the gradient's length, both () on the device."""
+        # Windows without any annotation make no pass.
+        n_targets = max(1, sum(one.n_targets for one in passes))
+        losses = [torch.zeros((), device=self._task.device)]
+        # Dropout draws by the step's number, not by what was drawn before.
+        with torch.random.fork_rng(devices=self._cuda_devices()):
+            torch.manual_seed((self._config.seed * _SEEDS + self.step) % 2**63)
+            for one in passes:
+                loss = self._task.loss_sum(one) / n_targets
+                loss.backward()
+                losses.append(loss.detach())
+        return torch.stack(losses).sum(), self._optimizers.step(rate)
+
+    def _cuda_devices(self) -> list[torch.device]:
+        return [self._task.device] if self._task.device.type == "cuda" else []
 
     def _look(self) -> None:
         """Fetch the losses of the last steps from the device and log them.
@@ -302,8 +290,8 @@ class _Loop:
             return
         values = torch.stack([torch.stack(pair) for _, *pair in self._unseen]).tolist()
         now = time.monotonic()
-        speed = len(self._unseen) * self._subwords_per_step / max(now - self._looked, 1e-9)
-        self._looked = now
+        speed = (self._n_subwords - self._looked_at) / max(now - self._looked, 1e-9)
+        self._looked, self._looked_at = now, self._n_subwords
         records = []
         for (record, *_), (loss, norm) in zip(self._unseen, values, strict=True):
             if not math.isfinite(loss) or not math.isfinite(norm):
@@ -312,23 +300,20 @@ class _Loop:
             measured = {
                 "subwords_per_s": round(speed, 1),
                 "elapsed_s": round(self._elapsed_s(), 3),
-                **self._run.flops_share(record["causal"], speed),
+                **self._task.measured(record, speed),
             }
             records.append({**record, "loss": loss, "gradient_norm": norm, **measured})
         self._unseen.clear()
         self._write(records)
 
-    def _log_dev_loss(self) -> None:
+    def _measure_dev(self) -> None:
         self._look()
-        loss = self._run.dev_loss()
-        record = {
-            # The step before it, so that the line is kept with that step.
-            "step": self.step - 1,
-            "n_subwords": self.step * self._subwords_per_step,
-            "dev_loss": loss,
-            "dev_perplexity": math.exp(min(loss, _HIGHEST_EXPONENT)),
-        }
+        figures = self._task.dev_figures()
+        # The step before it, so that the line is kept with that step.
+        record = {"step": self.step - 1, "n_subwords": self._n_subwords, **figures}
         self._write([record])
+        if "best_by" in figures:
+            self._best.keep_if_better(self.step, figures["best_by"], self._task.files)
         self._looked = time.monotonic()
 
     def _write(self, records: list[dict[str, Any]]) -> None:
@@ -339,15 +324,14 @@ class _Loop:
 
     def _save(self) -> None:
         self._look()
-        run = self._run
         state = RunState(
             step=self.step,
-            n_subwords=self.step * self._subwords_per_step,
+            n_subwords=self._n_subwords,
             elapsed_s=self._elapsed_s(),
             config=self._config.to_dict(),
-            data_sha256=run.text.header.sha256["train"],
+            data_sha256=self._task.data_sha256,
         )
-        self._checkpoints.save(state, run.decoder, run.optimizers, run.text.tokenizer)
+        self._checkpoints.save(state, self._task.files(), self._optimizers)
         self._saved = self._looked = time.monotonic()
 
 
@@ -380,24 +364,22 @@ class _Signals:
         self._before.clear()
 
 
-def _compare(
-    state: RunState, config: PretrainConfig, text: PreparedText, path: Path | None
-) -> None:
+def _compare(state: RunState, config: RunSettings, data_sha256: str, path: Path | None) -> None:
     """Refuse to go on with another run's checkpoint, and say what else has changed."""
     before, now = _flat(state.config), _flat(config.to_dict())
     differing = {
         key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key not in _FREE
+        if before.get(key) != now.get(key) and key not in config.FREE
     }
-    wrong = [text for key, text in sorted(differing.items()) if key not in _CHANGEABLE]
-    if state.data_sha256 != text.header.sha256["train"]:
-        wrong.append("data is another text")
+    wrong = [text for key, text in sorted(differing.items()) if key not in config.CHANGEABLE]
+    if state.data_sha256 != data_sha256:
+        wrong.append("data is another one")
     if wrong:
         raise VanerError(Messages.VE511.format(path=path, differences="; ".join(wrong)))
     if differing:
         listed = "; ".join(text for _, text in sorted(differing.items()))
-        warnings.warn(Messages.VW502.format(differences=listed), VanerWarning, stacklevel=3)
+        warnings.warn(Messages.VW502.format(differences=listed), VanerWarning, stacklevel=4)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

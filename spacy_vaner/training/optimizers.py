@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spacy_vaner.training.config import OptimizerSettings, Schedule
 
-_EMBEDDING = "embed_tokens"
+_NOT_HIDDEN = ("embed_tokens", "head.")
 _ADAMW_EPS = 1e-8
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
         momentum: float,
@@ -89,8 +89,9 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Optimizers:
     """One or two optimisers that are used as one.
 
-    named_parameters: all parameters of the decoder, by name.
+    named_parameters: all that are moved, by name.
     precision: "fp32" or "bf16", for Muon's own computing; states are fp32.
+    rates: share of the learning rate by name; a name that is missing has all of it.
     """
 
     def __init__(
@@ -99,30 +100,41 @@ class Optimizers:
         settings: OptimizerSettings,
         *,
         precision: str = "fp32",
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self._parameters = dict(named_parameters)
         self._lr = settings.lr
         self._clip_norm = settings.clip_norm
-        hidden, decayed, others = [], [], []
+        groups: dict[tuple[str, float], list[nn.Parameter]] = {}
         for name, parameter in self._parameters.items():
             if parameter.ndim != 2:
-                others.append(parameter)
-            elif settings.name == "muon" and _EMBEDDING not in name:
-                hidden.append(parameter)
+                kind = "others"
+            elif settings.name == "muon" and not any(part in name for part in _NOT_HIDDEN):
+                kind = "hidden"
             else:
-                decayed.append(parameter)
+                kind = "decayed"
+            groups.setdefault((kind, (rates or {}).get(name, 1.0)), []).append(parameter)
+
+        def group(*kinds: str, **options: float) -> list[dict[str, Any]]:
+            """The groups of some kinds, each with the share of the rate that it takes."""
+            return [
+                {"params": parameters, "share": share, **options}
+                for (kind, share), parameters in groups.items()
+                if kind in kinds
+            ]
+
         self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
                 [
-                    {"params": decayed, "weight_decay": settings.weight_decay},
-                    {"params": others, "weight_decay": 0.0},
+                    *group("decayed", weight_decay=settings.weight_decay),
+                    *group("others", weight_decay=0.0),
                 ],
                 lr=settings.lr,
                 betas=(settings.beta1, settings.beta2),
                 eps=_ADAMW_EPS,
             )
         ]
-        if hidden:
+        if hidden := group("hidden"):
             muon = Muon(
                 hidden,
                 lr=settings.lr,
@@ -142,7 +154,7 @@ class Optimizers:
         norm: Tensor = nn.utils.clip_grad_norm_(parameters, self._clip_norm or math.inf)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self._lr * rate
+                group["lr"] = self._lr * rate * group["share"]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm

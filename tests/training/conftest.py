@@ -73,6 +73,6 @@ def make_config(prepared_path: Path) -> Callable[..., PretrainConfig]:
         }
         for key, value in changes.items():
             values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-        return config_from_dict(values)
+        return config_from_dict(values, PretrainConfig)
 
     return make

@@ -13,14 +13,14 @@ from spacy_vaner.training.config import PretrainConfig, config_from_dict, read_c
 
 def test_settings_survive_json() -> None:
     config = PretrainConfig(data="ids", n_steps=5)
-    assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config_from_dict(json.loads(json.dumps(config.to_dict())), PretrainConfig) == config
 
 
 def test_overrides_reach_sections_and_are_json(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"data": "ids", "n_steps": 5}')
     overrides = ["optimizer.lr=0.5", "n_steps=null", "n_minutes=3", "data=other", "compile=true"]
-    config = read_config(path, overrides)
+    config = read_config(path, PretrainConfig, overrides)
     assert (config.optimizer.lr, config.n_steps, config.n_minutes) == (0.5, None, 3.0)
     assert (config.data, config.compile) == ("other", True)
 
@@ -35,7 +35,7 @@ def test_every_fault_is_listed_with_its_path() -> None:
         "objective": {"name": "clm", "masking_rate": float("nan"), "rate": 1},
     }
     with pytest.raises(VanerError, match="VE502") as caught:
-        config_from_dict(values)
+        config_from_dict(values, PretrainConfig)
     for part in (
         "data = 5: expected text",
         "n_steps = 0: expected 1 or more",
@@ -62,7 +62,7 @@ def test_every_fault_is_listed_with_its_path() -> None:
 )
 def test_contradictions_are_refused(changes: dict[str, object], fault: str) -> None:
     with pytest.raises(VanerError, match=fault):
-        config_from_dict({"data": "ids", **changes})
+        config_from_dict({"data": "ids", **changes}, PretrainConfig)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\xff"])
@@ -70,11 +70,11 @@ def test_files_that_are_no_settings(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(content, encoding="latin1")
     with pytest.raises(VanerError, match="VE50[12].*run.json"):
-        read_config(path)
+        read_config(path, PretrainConfig)
 
 
 def test_an_override_without_a_value_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text("{}")
     with pytest.raises(VanerError, match="VE520"):
-        read_config(path, ["n_steps"])
+        read_config(path, PretrainConfig, ["n_steps"])

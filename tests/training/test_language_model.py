@@ -9,8 +9,9 @@ import torch
 
 from spacy_vaner.backbone import HFBackbone, SmallLlama, SubwordTokenizer, build_tagger
 from spacy_vaner.errors import VanerError
-from spacy_vaner.training.checkpoints import backbone_files, write_folder
+from spacy_vaner.training.checkpoints import write_folder
 from spacy_vaner.training.language_model import (
+    backbone_files,
     LanguageModel,
     flops_per_subword,
     make_decoder,

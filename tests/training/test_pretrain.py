@@ -19,11 +19,11 @@ import torch
 
 from spacy_vaner.backbone import HFBackbone, build_tagger
 from spacy_vaner.errors import VanerError, VanerWarning
-from spacy_vaner.training import loop
 from spacy_vaner.training.checkpoints import STATE_FILE, Checkpoints
 from spacy_vaner.training.config import PretrainConfig
 from spacy_vaner.training.log import LOG_FILE, Log, read_log
-from spacy_vaner.training.loop import CHECKPOINTS_FOLDER, Outcome, pretrain
+from spacy_vaner.training.loop import CHECKPOINTS_FOLDER, Outcome
+from spacy_vaner.training.pretraining import Pretraining, pretrain
 
 MakeConfig = Callable[..., PretrainConfig]
 
@@ -100,8 +100,8 @@ def test_a_run_learns_and_leaves_a_backbone(
     assert dev[-1]["dev_loss"] < dev[0]["dev_loss"] - 0.2
     assert steps[-1]["n_subwords"] == 60 * 8 * 32
     assert {line["causal"] for line in steps} == {True, False}
-    assert outcome.backbone is not None
-    tagger = build_tagger(HFBackbone(str(outcome.backbone)), None)
+    assert outcome.result is not None
+    tagger = build_tagger(HFBackbone(str(outcome.result)), None)
     assert tagger.hidden_size == 32 and tagger.reference is None
     checkpoints = Checkpoints(tmp_path / "run" / CHECKPOINTS_FOLDER)
     assert checkpoints.last() == outcome.checkpoint
@@ -168,7 +168,7 @@ def test_a_time_limit_stops_a_run_and_it_goes_on(
         starts += 1
         config = make_config(max_minutes=0.0015)
         outcome = pretrain(config, output, resume=True, on_step=take_long)
-        assert (outcome.backbone is None) == (outcome.reason == "time")
+        assert (outcome.result is None) == (outcome.reason == "time")
         reason = outcome.reason
     assert starts > 1
     assert losses(output) == losses(whole)
@@ -269,8 +269,8 @@ def test_a_loss_that_is_no_number_is_not_saved(
 ) -> None:
     output = tmp_path / "run"
     pretrain(make_config(max_minutes=0), output)
-    loss_sum = loop._Run.loss_sum
-    monkeypatch.setattr(loop._Run, "loss_sum", lambda *a: loss_sum(*a) * float("nan"))
+    loss_sum = Pretraining.loss_sum
+    monkeypatch.setattr(Pretraining, "loss_sum", lambda *a: loss_sum(*a) * float("nan"))
     with pytest.raises(VanerError, match="VE513.*step 0.*step-00000000"):
         pretrain(make_config(checkpoint_minutes=0), output, resume=True)
     assert [path.name for path in (output / CHECKPOINTS_FOLDER).iterdir()] == ["step-00000000"]
