@@ -512,6 +512,32 @@ class Messages:
         "VE522: no word of the texts occurs {min_count} times, so there are no vectors to learn. "
         "Give more text."
     )
+    VE523 = (
+        "VE523: {path} is missing or damaged: {reason}. Make the rows again "
+        "(`python -m spacy vaner rows`), or copy the whole folder again."
+    )
+    VE524 = "VE524: mixture names what is not among the rows: {names}. There are: {known}."
+    VE525 = (
+        "VE525: {path} holds nothing to train on. Prepare files named *.train.spacy, and do not "
+        "set all of mixture to 0."
+    )
+    VE526 = (
+        "VE526: the backbone {backbone} has another tokenizer than the rows {rows}. Prepare the "
+        "rows with --tokenizer and the backbone's folder."
+    )
+    VE527 = (
+        "VE527: windows of {longest} subwords and {framed} of an instruction are more than the "
+        "backbone reads ({max_positions}). Lower window_subwords, and --max-subwords of "
+        "`python -m spacy vaner rows`."
+    )
+    VE528 = (
+        "VE528: {path} does not say whether it is to be trained on. Name it *.train.spacy or "
+        "*.dev.spacy; test splits are for `python -m spacy vaner evaluate`."
+    )
+    VE529 = (
+        "VE529: {path} holds no trained tagger ({reason}). Give the folder of a run of "
+        "`python -m spacy_vaner.training tag`, or its folder best."
+    )
     VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."
     VW502 = (
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "
@@ -574,6 +600,22 @@ class Messages:
     VE618 = (
         "VE618: a source is written KIND=FILE or KIND:TYPE=FILE, e.g. obo:Disease=doid.obo; found: "
         "{found}"
+    )
+    VE619 = (
+        "VE619: {path} marks no phrase. AutoPhrase's segmentation.txt has them between <phrase> "
+        "(or <phrase_Q=…>) and </phrase>; a higher min_quality leaves fewer."
+    )
+    VE620 = (
+        "VE620: the pipeline {pipeline} cannot give phrases: {reason}. Name one that sets entities "
+        "or has a parser, en_core_sci_sm for one."
+    )
+    VE621 = (
+        "VE621: {path} cannot be read as candidates: {reason}. Make them anew with "
+        "`python -m spacy vaner dbr`."
+    )
+    VE622 = (
+        "VE622: the candidates {path} were made with another knowledge base than {kb}. Make them "
+        "anew with `python -m spacy vaner dbr`, or name the other one."
     )
     VW601 = (
         "VW601: all names have the type {type}: training rows will have no negatives. Add names of "
