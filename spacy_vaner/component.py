@@ -1,6 +1,5 @@
 """The factory `vaner_ner` and its component: the whole surface towards spaCy."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,26 +16,39 @@ from spacy.vocab import Vocab
 from thinc.api import Config, CupyOps, Model, Optimizer, get_current_ops
 
 from spacy_vaner import model as tagger_model
+from spacy_vaner.adapters import (
+    adapters_of,
+    describe,
+    find_adapter,
+    new_adapter,
+    read_adapter,
+    write_adapter,
+)
+from spacy_vaner.backbone.settings import Lora
 from spacy_vaner.decoding import above_threshold, decode
-from spacy_vaner.errors import Messages, VanerError, VanerWarning
+from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.examples import check_annotation, training_rows
 from spacy_vaner.files import write_whole
-from spacy_vaner.gold import CorpusName, Gold, get_ask, get_gold, gold_from_ents, name_for
-from spacy_vaner.model import Question
+from spacy_vaner.gold import CorpusName, get_ask, name_for
 from spacy_vaner.predictions import Prediction, write_predictions
+from spacy_vaner.reading import Question, Row, plan_rows
 from spacy_vaner.scorer import score_ner
 from spacy_vaner.settings import (
     Setting,
+    check_adapters,
     check_batch_subwords,
     check_threshold,
     check_types,
     one_of,
     read_settings,
     restore_settings,
+    warn_of_misspelled_types,
 )
-from spacy_vaner.targets import GoldTags, Target, gold_tags, loss_and_gradient, make_targets
+from spacy_vaner.targets import Target, loss_and_gradient
 from spacy_vaner.types import ScoredSpan
 
 if TYPE_CHECKING:
+    from spacy_vaner.backbone.adapters import Adapter
     from spacy_vaner.backbone.tagger import Tagger
 
 DEFAULT_CONFIG = """
@@ -54,6 +66,7 @@ device = "auto"
 engine = "torch"
 label_map = {}
 retokenize = false
+adapters = []
 
 [vaner_ner.model]
 @architectures = "spacy-vaner.VanerTagger.v1"
@@ -136,6 +149,7 @@ def make_vaner_ner(
     engine: Literal["torch"],
     label_map: dict[str, str],
     retokenize: bool,
+    adapters: list[dict[str, str | list[str]]],
     model: Model[list[Any], Any],
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "VanerNER":
@@ -147,7 +161,7 @@ def make_vaner_ner(
         nlp.vocab,
         model,
         name,
-        types=[part.strip() for part in types.split(",")] if isinstance(types, str) else types,
+        types=types,
         corpus=corpus,
         spans_key=spans_key,
         annotate_ents=annotate_ents,
@@ -160,6 +174,7 @@ def make_vaner_ner(
         engine=engine,
         label_map=label_map,
         retokenize=retokenize,
+        adapters=adapters,
         scorer=scorer,
     )
 
@@ -184,7 +199,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         model: tagger_model.TaggerModel,
         name: str = "vaner_ner",
         *,
-        types: Sequence[str],
+        types: Sequence[str] | str,
         corpus: CorpusName = None,
         spans_key: str | None = "vaner",
         annotate_ents: bool = True,
@@ -197,6 +212,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         engine: str = "torch",
         label_map: Mapping[str, str] | None = None,
         retokenize: bool = False,
+        adapters: Sequence[Mapping[str, Any]] = (),
         scorer: Callable[..., dict[str, Any]] | None = score_ner,
     ) -> None:
         self.vocab = vocab
@@ -218,6 +234,10 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         self._device = device
         # What the config said, to tell a changed setting from an override when loading.
         self._configured = read_settings(self)
+        self._configured_adapters = check_adapters(adapters)
+        # Types that are asked since an adapter for them came, and no longer when it goes.
+        self._types_of_adapters: list[str] = []
+        self._misspelled: set[str] = set()
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -225,7 +245,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         return self._types
 
     @types.setter
-    def types(self, types: Sequence[str]) -> None:
+    def types(self, types: Sequence[str] | str) -> None:
         self._types = check_types(types)
         for label in self.labels:
             # Labels outlive the texts of a memory zone.
@@ -298,15 +318,18 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         doc: Doc,
         *,
         batch_size: int = 1,
-        types: Sequence[str] | None = None,
+        types: Sequence[str] | str | None = None,
         corpus: CorpusName | _AsSet = _AS_SET,
+        **unknown: object,
     ) -> Doc:
         """Find the entities of one document.
 
         batch_size: not used; nlp.pipe writes it into the caller's component_cfg, which may then be
             given to nlp as well.
         types, corpus: asked in this call instead of what the component is set to.
+        RAISES VanerError: VE030, there is no such setting per call.
         """
+        self._refuse(unknown)
         error_handler = self.get_error_handler()
         try:
             self.set_annotations([doc], self.predict([doc], types=types, corpus=corpus))
@@ -319,14 +342,17 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         stream: Iterable[Doc],
         *,
         batch_size: int = 128,
-        types: Sequence[str] | None = None,
+        types: Sequence[str] | str | None = None,
         corpus: CorpusName | _AsSet = _AS_SET,
+        **unknown: object,
     ) -> Iterator[Doc]:
         """Find the entities of a stream of documents.
 
         batch_size: documents whose windows are sorted by length together.
         types, corpus: asked in this call instead of what the component is set to.
+        RAISES VanerError: VE030, there is no such setting per call.
         """
+        self._refuse(unknown)
         error_handler = self.get_error_handler()
         iterator = iter(stream)
         while docs := list(islice(iterator, batch_size)):
@@ -337,17 +363,26 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             else:
                 yield from docs
 
+    def _refuse(self, settings: Mapping[str, object]) -> None:
+        if settings:
+            raise VanerError(
+                Messages.VE030.format(
+                    name=self.name, unknown=", ".join(settings), known="types, corpus, batch_size"
+                )
+            )
+
     def predict(
         self,
         docs: Iterable[Doc],
         *,
-        types: Sequence[str] | None = None,
+        types: Sequence[str] | str | None = None,
         corpus: CorpusName | _AsSet = _AS_SET,
     ) -> list[Prediction]:
         """RETURNS: per document what was asked and every span above the threshold."""
         self._require_tagger()
         docs = list(docs)
         asked_types = None if types is None else check_types(types)
+        warn_of_misspelled_types(self, asked_types or (), self._misspelled)
         questions = [self._questions(doc, asked_types, corpus) for doc in docs]
         answers = tagger_model.predict_probabilities(
             self.model, docs, questions, batch_subwords=self.batch_subwords
@@ -416,14 +451,20 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         trained on the texts of the examples.
 
         labels: the types to ask, if they are not to be those of the settings.
-        RAISES VanerError: VE018, the examples are annotated for none of the types.
+        RAISES VanerError: VE018, the examples are annotated for none of the types; VE033, there
+            are adapters, which new weights would leave without their tagger.
         """
         import torch
 
         validate_get_examples(get_examples, "VanerNER.initialize")
+        if adapted := [name for adapter in self.adapters for name in adapter.types] or [
+            name for entry in self._configured_adapters for name in entry["types"]
+        ]:
+            raise VanerError(Messages.VE033.format(types=", ".join(adapted)))
         if labels is not None:
             self.types = labels
-        self._check_annotation(get_examples())
+        warn_of_misspelled_types(self, (), self._misspelled)
+        check_annotation(get_examples(), self.types, self.label_map)
         device, precision = self._placement()
         tagger_model.initialize_tagger(
             self.model,
@@ -433,32 +474,6 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             seed=int(torch.randint(2**31 - 1, ())),
             texts=(example.reference.text for example in get_examples()),
         )
-
-    def _check_annotation(self, examples: Iterable[Example]) -> None:
-        """Refuse types that no example is annotated for, if examples say what they hold."""
-        annotated: set[str] = set()
-        labels: set[str] = set()
-        for example in examples:
-            gold = get_gold(example.reference)
-            if gold is None:
-                labels.update(ent.label_ for ent in example.reference.ents)
-            else:
-                annotated.update(gold.types, gold.partial)
-        if not annotated and not labels:
-            return
-        if not labels.isdisjoint(self.labels):
-            # Plain spaCy data is annotated for whatever the component asks.
-            annotated.update(self.types)
-        missing = [name for name in self.types if name not in annotated]
-        known = sorted(annotated | labels)
-        if len(missing) == len(self.types):
-            raise VanerError(Messages.VE018.format(types=missing, annotated=known))
-        if missing:
-            warnings.warn(
-                Messages.VW018.format(types=missing, annotated=known), VanerWarning, stacklevel=2
-            )
-        if unknown := sorted(labels.difference(self.labels)):
-            warnings.warn(Messages.VW019.format(labels=unknown), VanerWarning, stacklevel=2)
 
     def update(
         self,
@@ -471,26 +486,29 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         """Learn from a batch: one pass per window and annotated type.
 
         A document is asked only for types that it is annotated for. The loss is the mean
-        cross-entropy of the labelled subwords.
+        cross-entropy of the labelled subwords. Where there are adapters, those of them that are
+        trainable learn and nothing else does: other types give no loss.
 
         drop: not used; the model's own `dropout` and the adapter's are.
+        RAISES VanerError: VE034, there are adapters, and none is trainable.
         """
         losses = {} if losses is None else losses
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "VanerNER.update")
         self._require_tagger()
-        rows: list[tagger_model.Row] = []
+        if self.adapters and not any(adapter.trainable for adapter in self.adapters):
+            raise VanerError(Messages.VE034.format(types=describe(self.adapters)))
+        rows: list[Row] = []
         targets: list[Target] = []
         for example in examples:
-            for row, target in self._training_rows(example):
-                if len(target.tags):
-                    rows.append(row)
-                    targets.append(target)
+            for row, target in training_rows(
+                self.model, example, self.types, corpus=self.corpus, label_map=self.label_map
+            ):
+                rows.append(row)
+                targets.append(target)
         n_labels = sum(len(target.tags) for target in targets)
-        for batch in tagger_model.plan_batches(
-            [len(row.input_ids) for row in rows], self.batch_subwords
-        ):
+        for batch in plan_rows(rows, self.batch_subwords):
             batch_rows = [rows[index] for index in batch]
             logits, backprop = self.model.begin_update(batch_rows)
             loss, gradient = loss_and_gradient(
@@ -502,39 +520,94 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             self.finish_update(sgd)
         return losses
 
-    def _training_rows(self, example: Example) -> Iterator[tuple[tagger_model.Row, Target]]:
-        doc = example.predicted
-        if doc.text != example.reference.text:
-            raise VanerError(Messages.VE019.format(text=example.reference.text[:60]))
-        gold = get_gold(example.reference) or gold_from_ents(
-            example.reference, self.types, self.label_map
-        )
-        asked = [name for name in self.types if name in gold.types or name in gold.partial]
-        if not asked:
+    # Adapters
+
+    @property
+    def adapters(self) -> tuple["Adapter", ...]:
+        """The adapters over the tagger: `.types`, `.lora`, and `.trainable`, which can be set.
+
+        A type that an adapter is for is tagged by it, every other type by the tagger beneath,
+        which is frozen as long as there are any.
+        """
+        return adapters_of(self.model)
+
+    def add_adapter(self, types: Sequence[str] | str, *, lora: Lora | None = None) -> "Adapter":
+        """Put a fresh adapter over the trained tagger, to be trained for further types.
+
+        Until it is removed, updates change it alone: predictions of other types stay as they are,
+        to the bit. Before it is trained it answers as the tagger beneath does.
+
+        types: what it is for; asked from now on. Types that the tagger knows are allowed: then
+            the adapter stands in for it.
+        lora: the size of its weights; by default, the one of `spacy-vaner.lora.v1`.
+        RAISES VanerError: VE031, a type has an adapter already; VE180, lora.targets fit no layer.
+        """
+        import torch
+
+        self._require_tagger()
+        # As in initialize: spaCy seeds torch before a training begins.
+        seed = int(torch.randint(2**31 - 1, ()))
+        adapter = new_adapter(self.model, check_types(types), lora or Lora(), seed=seed)
+        self._ask_too(adapter.types)
+        return adapter
+
+    def remove_adapter(self, types: Sequence[str] | str) -> None:
+        """Take the adapter for these types off. Types that came with it are no longer asked.
+
+        RAISES VanerError: VE032, there is no adapter for just these types.
+        """
+        tagger, adapter = self._require_tagger(), find_adapter(self.model, check_types(types))
+        tagger.adapters.remove(adapter)
+        gone = set(adapter.types).intersection(self._types_of_adapters)
+        self._types_of_adapters = [n for n in self._types_of_adapters if n not in gone]
+        # Where nothing else was asked, there has to be something.
+        self.types = [name for name in self.types if name not in gone] or self.types
+
+    def save_adapter(self, types: Sequence[str] | str, path: str | Path) -> None:
+        """Write the adapter for these types to a folder, for load_adapter and `adapters`.
+
+        RAISES VanerError: VE032, there is no adapter for just these types.
+        """
+        self._require_tagger()
+        write_adapter(find_adapter(self.model, check_types(types)), Path(path))
+
+    def load_adapter(self, path: str | Path) -> "Adapter":
+        """Put on an adapter that save_adapter wrote, over the same tagger; it is frozen.
+
+        RAISES VanerError: VE031, a type has an adapter already; VE036, it was trained under
+            another instruction; VE180-VE185, it is damaged or was trained over another tagger.
+        """
+        self._require_tagger()
+        adapter = read_adapter(self.model, Path(path))
+        self._ask_too(adapter.types)
+        return adapter
+
+    def _ask_too(self, types: Sequence[str]) -> None:
+        new = [name for name in types if name not in self.types]
+        self._types_of_adapters += new
+        self.types = (*self.types, *new)
+
+    def _load_configured_adapters(self, saved_configured: Sequence[Mapping[str, Any]]) -> None:
+        """Put on what the config names, unless it named the same when the component was saved.
+
+        Then they are stored with it. As with other settings an override wins: adapters that the
+        config named then go, those that it names now are loaded; what was put on live stays.
+        """
+        entries = self._configured_adapters
+        if entries == list(saved_configured):
             return
-        reading = tagger_model.read_document(self.model, doc)
-        for name in asked:
-            tags = self._gold_tags(reading, gold, name)
-            question = Question(name, self._corpus_in_training(doc, gold, name))
-            yield from zip(
-                tagger_model.make_rows(self.model, reading, question),
-                make_targets(
-                    reading, tags, labelled_subwords=self.model.attrs["labelled_subwords"]
-                ),
-                strict=True,
-            )
-
-    @staticmethod
-    def _gold_tags(reading: tagger_model.Reading, gold: Gold, name: str) -> GoldTags:
-        return gold_tags(
-            reading.units,
-            [mention.fragments for mention in gold.mentions if mention.type == name],
-            gold.masked,
-            is_complete=name in gold.types,
-        )
-
-    def _corpus_in_training(self, doc: Doc, gold: Gold, name: str) -> str | None:
-        return name_for(get_ask(doc).get("corpus", gold.names or self.corpus), name)
+        named = {name for entry in [*saved_configured, *entries] for name in entry["types"]}
+        for adapter in self.adapters:
+            if not named.isdisjoint(adapter.types):
+                self.remove_adapter(adapter.types)
+        for entry in entries:
+            adapter = self.load_adapter(entry["path"])
+            if set(adapter.types) != set(entry["types"]):
+                raise VanerError(
+                    Messages.VE037.format(
+                        where=entry["path"], found=list(adapter.types), expected=entry["types"]
+                    )
+                )
 
     # Saving
 
@@ -545,6 +618,10 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             "configured": self._configured,
             "now": read_settings(self),
             "files": sorted(model_files),
+            "adapters": {
+                "configured": self._configured_adapters,
+                "types": self._types_of_adapters,
+            },
         }
         return {_SETTINGS_FILE: srsly.json_dumps(settings, indent=2).encode("utf8"), **model_files}
 
@@ -553,11 +630,18 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             settings = srsly.json_loads(files[_SETTINGS_FILE].decode("utf8"))
             configured, now = dict(settings["configured"]), dict(settings["now"])
             names = list(settings["files"])
+            # A component that was saved before there were adapters has none.
+            adapters = settings.get("adapters", {"configured": [], "types": []})
+            saved_adapters, types_of_adapters = adapters["configured"], list(adapters["types"])
         except (ValueError, KeyError, TypeError) as error:
             raise VanerError(
                 Messages.VE023.format(file=_SETTINGS_FILE, error=repr(error))
             ) from error
         restore_settings(self, configured=self._configured, saved_configured=configured, saved=now)
+        if lost := [name for name in names if name not in files and "/" in name]:
+            # The tagger says for itself what it lacks.
+            folder, _, name = lost[0].rpartition("/")
+            raise VanerError(Messages.VE181.format(where=folder, file=name))
         if names:
             device, precision = self._placement()
             tagger_model.load_model_files(
@@ -566,6 +650,8 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
                 device=device,
                 precision=precision,
             )
+            self._types_of_adapters = types_of_adapters
+            self._load_configured_adapters(saved_adapters)
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
         """Settings and weights. exclude: "vocab"."""
@@ -589,6 +675,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         for name, content in self._files().items():
+            (path / name).parent.mkdir(exist_ok=True, parents=True)
             write_whole(path / name, content)
         if "vocab" not in exclude:
             self.vocab.to_disk(path / "vocab", exclude=exclude)
@@ -601,8 +688,13 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         path = Path(path)
         if not (path / _SETTINGS_FILE).is_file():
             raise VanerError(Messages.VE020.format(path=path))
+        files = [*path.iterdir(), *path.glob("adapters/*/*")]
         self._load_files(
-            {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+            {
+                file.relative_to(path).as_posix(): file.read_bytes()
+                for file in files
+                if file.is_file()
+            }
         )
         if "vocab" not in exclude and (path / "vocab").is_dir():
             self.vocab.from_disk(path / "vocab", exclude=exclude)

@@ -1,8 +1,9 @@
 """Architecture spacy-vaner.VanerTagger.v1: the way between a Doc and the backbone.
 
-A document is read once (`read_document`): subwords, units, windows. For every question asked of
-it (`Question`: a type and a corpus name) each window becomes a row: instruction + subwords. Rows
-of all documents and questions are sorted by length and run in batches under a budget of subwords.
+A document is read once (reading.py): subwords, units, windows. For every question asked of it (a
+type and a corpus name) each window becomes a row: instruction + subwords. Rows of all documents
+and questions are sorted by length and run in batches under a budget of subwords, those of every
+adapter for themselves.
 """
 
 import contextlib
@@ -17,59 +18,17 @@ from spacy.tokens import Doc
 from thinc.api import CupyOps, Model, Optimizer, Shim, get_current_ops
 from thinc.types import FloatsXd
 
-from spacy_vaner.backbone.settings import HFBackbone, Lora, SmallLlama
+from spacy_vaner.backbone.batching import padded_length
+from spacy_vaner.backbone.settings import HFBackbone, Lora, SmallLlama, check_trainable
 from spacy_vaner.decoding import FloatArray, softmax
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.instructions import Instruction
-from spacy_vaner.pieces import IntArray, split_pieces
-from spacy_vaner.windows import SpanGetter, Windows, subword_windows
+from spacy_vaner.optimizer import AdamW
+from spacy_vaner.pieces import IntArray
+from spacy_vaner.reading import Question, Reading, Row, encode_document, plan_rows
 
 if TYPE_CHECKING:
     from spacy_vaner.backbone.tagger import Tagger
-
-# Rows are padded to a multiple of this: new shapes at every step cost more than the padding.
-_PAD_TO = 32
-
-
-class Question(NamedTuple):
-    """What is asked of a document: a type, and the corpus name in the instruction (None = none)."""
-
-    type: str
-    corpus: str | None
-
-
-class Reading(NamedTuple):
-    """A document as the tagger reads it, the same for every question.
-
-    subword_ids: (subwords,).
-    units: (units, 2), character offsets of what gets a label of its own.
-    first, last: (units,), the half-open range of the subwords of each unit.
-    windows: the ranges of subwords that are read together.
-    """
-
-    subword_ids: IntArray
-    units: IntArray
-    first: IntArray
-    last: IntArray
-    windows: Windows
-
-    def units_by_window(self) -> list[IntArray]:
-        """Per window the units whose label is read in it."""
-        owner = self.windows.owner[self.first]
-        order = np.argsort(owner, kind="stable")
-        bounds = np.searchsorted(owner[order], np.arange(1, len(self.windows.ranges)))
-        return np.split(order, bounds) if self.windows.ranges else []
-
-
-class Row(NamedTuple):
-    """One input of the tagger: instruction, then the subwords of a window.
-
-    input_ids: (subwords of the row,).
-    text_start: index of the window's first subword.
-    """
-
-    input_ids: IntArray
-    text_start: int
 
 
 TaggerModel = Model[list[Row], FloatArray]
@@ -80,16 +39,27 @@ def hf_backbone(
     revision: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
     attn_implementation: Literal["eager", "sdpa"] = "sdpa",
+    quantization: Literal["nf4", "int8"] | None = None,
+    gradient_checkpointing: bool = False,
 ) -> HFBackbone:
-    """A decoder of the LLaMA family from a local folder or the Hugging Face hub.
+    """A decoder of the LLaMA family or an encoder, from a local folder or the Hugging Face hub.
 
     name: a folder, which is tried first, or a name on the hub.
     revision: a commit, tag or branch on the hub; pin it for figures that should stay.
     dtype: of the frozen weights. bfloat16 halves the memory; adapter and head stay fp32.
     attn_implementation: "sdpa" is faster on CUDA; "eager" works for every architecture.
+    quantization: of the linear layers, under an adapter: "nf4" (4 bits) or "int8". Needs the extra
+        [quantization]. dtype is then that of embeddings and norms.
+    gradient_checkpointing: compute the layers' insides again for the gradients: training takes a
+        third longer and a fraction of the memory; the gradients are equal.
     """
     return HFBackbone(
-        name=name, revision=revision, dtype=dtype, attn_implementation=attn_implementation
+        name=name,
+        revision=revision,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        quantization=quantization,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
@@ -166,10 +136,11 @@ def build_vaner_tagger(
         instruction does not shrink the window.
     dropout: between backbone and head, in training. `[training] dropout` is not used.
     RAISES VanerError: VE012, max_subwords under 16; VE024, no adapter on a backbone that is not
-        fp32.
+        fp32; VE152, none on one that is quantised.
     """
     if max_subwords < 16:
         raise VanerError(Messages.VE012.format(max_subwords=max_subwords))
+    check_trainable(backbone, adapter)
     if adapter is None and isinstance(backbone, HFBackbone) and backbone.dtype != "float32":
         raise VanerError(Messages.VE024.format(dtype=backbone.dtype))
     attrs = {
@@ -202,7 +173,10 @@ class TaggerShim(Shim):
         self._model = tagger
 
     def run(self, rows: Sequence[Row], is_train: bool) -> tuple[Any, Any]:
-        """RETURNS: logits (rows, longest row, 3) as a torch tensor, and the tagger."""
+        """Run one batch, whose rows are of one adapter.
+
+        RETURNS: logits (rows, longest row, 3) as a torch tensor, and the tagger.
+        """
         import torch
 
         tagger = self._model
@@ -214,7 +188,7 @@ class TaggerShim(Shim):
             torch.set_num_threads(1)
             self._process = os.getpid()
         longest = max(len(row.input_ids) for row in rows)
-        width = min(-(-longest // _PAD_TO) * _PAD_TO, max(longest, tagger.max_positions))
+        width = min(padded_length(longest), max(longest, tagger.max_positions))
         input_ids = np.full((len(rows), width), tagger.tokenizer.pad_id, dtype=np.int64)
         for line, row in enumerate(rows):
             input_ids[line, : len(row.input_ids)] = row.input_ids
@@ -222,12 +196,15 @@ class TaggerShim(Shim):
         batch = torch.from_numpy(input_ids).to(tagger.device)
         tagger.train(is_train)
         with contextlib.nullcontext() if is_train else torch.inference_mode():
-            return tagger(batch, lengths), tagger
+            return tagger(batch, lengths, rows[0].adapter), tagger
 
     def finish_update(self, optimizer: Optimizer) -> None:
         from thinc.util import torch2xp, xp2torch
 
         if self._model is None:
+            return
+        if isinstance(optimizer, AdamW):
+            optimizer.step_module(self._model)
             return
         if self._model.device.type == "cuda" and not isinstance(get_current_ops(), CupyOps):
             raise VanerError(Messages.VE025)
@@ -250,8 +227,9 @@ class TaggerShim(Shim):
         if self._model is not None:
             averaged = {
                 name: params[(self.id, name)]
-                for name, _ in self._model.named_parameters()
-                if (self.id, name) in params
+                for name, parameter in self._model.named_parameters()
+                # Of what is frozen by now, averages may be left from before.
+                if parameter.requires_grad and (self.id, name) in params
             }
         parameters = dict(self._model.named_parameters()) if self._model is not None else {}
         backup = {name: parameters[name].data.clone() for name in averaged}
@@ -322,79 +300,45 @@ def read_document(model: TaggerModel, doc: Doc) -> Reading:
     """Subwords, units and windows of a document."""
     tagger = get_tagger(model)
     assert tagger is not None
-    ids, offsets = tagger.tokenizer.encode(doc.text)
-    subwords = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-    units, first, last = label_units(split_pieces(doc), subwords)
-    getter: SpanGetter = model.attrs["window"]
-    max_subwords: int = model.attrs["max_subwords"]
-    windows = subword_windows(
-        [(span.start_char, span.end_char) for span in getter([doc])[0]] if len(doc) else [],
-        subwords,
-        first,
-        longest=max_subwords,
-        overlap=max_subwords // 4,
+    return encode_document(
+        doc,
+        tagger.tokenizer,
+        window=model.attrs["window"],
+        max_subwords=model.attrs["max_subwords"],
     )
-    return Reading(np.array(ids, dtype=np.int64), units, first, last, windows)
-
-
-def label_units(pieces: IntArray, subwords: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """What gets a label of its own: the finest stretches that pieces and subwords both respect.
-
-    Pieces that share a subword become one unit; pieces without a subword (signs that the
-    tokenizer drops) get no label, and a mention around them still covers them by its offsets.
-
-    pieces, subwords: (n, 2), half-open character offsets in text order.
-    RETURNS: units (n, 2) in characters; the half-open range (first, last) of their subwords.
-    """
-    first = np.searchsorted(subwords[:, 1], pieces[:, 0], side="right")
-    last = np.searchsorted(subwords[:, 0], pieces[:, 1], side="left")
-    found = first < last
-    pieces, first, last = pieces[found], first[found], last[found]
-    opens = np.ones(len(pieces), dtype=bool)
-    opens[1:] = first[1:] >= last[:-1]
-    closes = np.ones(len(pieces), dtype=bool)
-    closes[:-1] = opens[1:]
-    units = np.stack([pieces[opens, 0], pieces[closes, 1]], axis=1)
-    return units, first[opens], last[closes]
 
 
 def make_rows(model: TaggerModel, reading: Reading, question: Question) -> list[Row]:
-    """One row per window, in the order of the windows."""
+    """One row per window, in the order of the windows, for the adapter of the type."""
     tagger = get_tagger(model)
     assert tagger is not None
     instruction: Instruction = model.attrs["instruction"]
-    prefix = tagger.tokenizer.encode_instruction(instruction(question.type, question.corpus))
-    longest = len(prefix) + model.attrs["max_subwords"]
+    before, after = tagger.frame_window(instruction(question.type, question.corpus))
+    n_instruction = len(before) + len(after)
+    longest = n_instruction + model.attrs["max_subwords"]
     if longest > tagger.max_positions:
         raise VanerError(
             Messages.VE014.format(
                 type=question.type,
-                n_instruction=len(prefix),
+                n_instruction=n_instruction,
                 max_subwords=model.attrs["max_subwords"],
                 max_positions=tagger.max_positions,
             )
         )
-    head = np.array(prefix, dtype=np.int64)
+    head, tail = np.array(before, dtype=np.int64), np.array(after, dtype=np.int64)
+    adapter = tagger.adapters.for_type(question.type)
     return [
-        Row(np.concatenate([head, reading.subword_ids[start:end]]), len(head))
+        Row(np.concatenate([head, reading.subword_ids[start:end], tail]), len(head), adapter)
         for start, end in reading.windows.ranges
     ]
 
 
-def plan_batches(lengths: Sequence[int], batch_subwords: int) -> Iterator[list[int]]:
-    """Indices of rows of like length, in batches of at most batch_subwords with padding.
-
-    A row that is longer than the budget is a batch of its own.
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i), reverse=True):
-        width = -(-lengths[batch[0] if batch else index] // _PAD_TO) * _PAD_TO
-        if batch and (len(batch) + 1) * width > batch_subwords:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def learns(model: TaggerModel, type_name: str) -> bool:
+    """Whether training changes what tags a type: beneath adapters the tagger is frozen."""
+    tagger = get_tagger(model)
+    assert tagger is not None
+    adapter = tagger.adapters.for_type(type_name)
+    return not len(tagger.adapters) if adapter is None else adapter.trainable
 
 
 # Prediction
@@ -438,7 +382,7 @@ def predict_probabilities(
                 positions = reading.first[labelled[index]] - start + row.text_start
                 rows.append(row)
                 places.append((probabilities, labelled[index], positions))
-    for batch in plan_batches([len(row.input_ids) for row in rows], batch_subwords):
+    for batch in plan_rows(rows, batch_subwords):
         for index, logits in zip(
             batch, _run_in_memory(model, [rows[i] for i in batch]), strict=True
         ):

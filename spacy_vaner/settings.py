@@ -7,10 +7,11 @@ the user's, and it wins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.errors import Messages, VanerError, VanerWarning
 
 Value = TypeVar("Value")
 
@@ -82,14 +83,62 @@ def check_threshold(name: str, value: Any) -> float | dict[str, float]:
     return dict(value) if isinstance(value, Mapping) else float(value)
 
 
-def check_types(types: Sequence[str]) -> tuple[str, ...]:
-    """The types without repetitions. RAISES VanerError: VE021, VE022."""
-    if isinstance(types, str) or not types:
+def check_types(types: Sequence[str] | str) -> tuple[str, ...]:
+    """The types without repetitions. RAISES VanerError: VE021, VE022.
+
+    types: a list, or one string with commas between, as it can be given on a command line.
+    """
+    if isinstance(types, str):
+        types = [part.strip() for part in types.split(",")]
+    if not types or not isinstance(types, Sequence):
         raise VanerError(Messages.VE021.format(types=types))
     for name in types:
         if not isinstance(name, str) or not is_type_name(name):
             raise VanerError(Messages.VE022.format(name=name))
     return tuple(dict.fromkeys(types))
+
+
+def check_adapters(adapters: Any) -> list[dict[str, Any]]:
+    """What a config says about adapters: a list of `{"types": […], "path": …}`.
+
+    RAISES VanerError: VE035, VE021, VE022.
+    """
+    entries = list(adapters) if isinstance(adapters, (list, tuple)) else [adapters]
+    for entry in entries:
+        if (
+            not isinstance(entry, Mapping)
+            or entry.keys() != {"types", "path"}
+            or not isinstance(entry["path"], str)
+        ):
+            raise VanerError(Messages.VE035.format(adapters=adapters))
+    return [
+        {"types": list(check_types(entry["types"])), "path": entry["path"]} for entry in entries
+    ]
+
+
+def warn_of_misspelled_types(component: Any, asked: Iterable[str], warned: set[str]) -> None:
+    """Warn, once per setting, where a table by type looks as if it had a spelling mistake.
+
+    A table may name more types than are asked, or fewer. It is suspicious if it has a name that
+    is asked nowhere while one of the component's types is missing from it.
+
+    asked: what is asked besides the component's types.
+    warned: the settings that have been complained about; kept by the caller.
+    WARNS VanerWarning: VW030.
+    """
+    for setting in ("label_map", "threshold", "corpus"):
+        table = getattr(component, setting)
+        if setting in warned or not isinstance(table, Mapping):
+            continue
+        unknown = sorted(set(table).difference(component.types, asked))
+        missing = [name for name in component.types if name not in table]
+        if unknown and missing:
+            warned.add(setting)
+            warnings.warn(
+                Messages.VW030.format(setting=setting, unknown=unknown, missing=missing),
+                VanerWarning,
+                stacklevel=4,
+            )
 
 
 def is_type_name(name: str) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spacy_vaner.decoding import B, FloatArray, I, O, softmax
-from spacy_vaner.model import Reading, Row
-from spacy_vaner.pieces import IntArray, overlapping
+from spacy_vaner.pieces import IntArray, label_subwords, overlapping
+from spacy_vaner.reading import Reading, Row
 
 
 class Target(NamedTuple):
@@ -78,25 +78,15 @@ def make_targets(reading: Reading, gold: GoldTags, *, labelled_subwords: str) ->
     targets = []
     for (start, end), units in zip(reading.windows.ranges, reading.units_by_window(), strict=True):
         units = units[gold.counts[units]]
-        positions, tags = reading.first[units], gold.tags[units]
-        if labelled_subwords == "all":
-            positions, tags = _label_all_subwords(reading, units, tags)
+        positions, tags = label_subwords(
+            reading.first[units],
             # A very long word may reach past its window.
-            positions, tags = positions[positions < end], tags[positions < end]
+            np.minimum(reading.last[units], end),
+            gold.tags[units],
+            which=labelled_subwords,
+        )
         targets.append(Target(positions - start, tags))
     return targets
-
-
-def _label_all_subwords(
-    reading: Reading, units: IntArray, tags: IntArray
-) -> tuple[IntArray, IntArray]:
-    sizes = reading.last[units] - reading.first[units]
-    # 0, 1, … within each unit: all positions, less the position of the unit's first subword.
-    rest: IntArray = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    positions: IntArray = np.repeat(reading.first[units], sizes) + rest
-    labels: IntArray = np.repeat(tags, sizes)
-    labels[(rest > 0) & (labels == B)] = I
-    return positions, labels
 
 
 def loss_and_gradient(

@@ -11,8 +11,8 @@ import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_vaner.model import label_units
 from spacy_vaner.pieces import overlapping, split_pieces
+from spacy_vaner.reading import label_units
 
 NLP = spacy.blank("en")
 

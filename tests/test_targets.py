@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacy_vaner.decoding import B, I, O
-from spacy_vaner.model import Reading, Row
+from spacy_vaner.reading import Reading, Row
 from spacy_vaner.targets import Target, gold_tags, loss_and_gradient, make_targets
 from spacy_vaner.windows import Windows
 

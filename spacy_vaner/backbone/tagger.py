@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,22 +22,36 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from ..errors import Messages, VanerError
-from . import lora
-from .attention import bidirectional_mask, self_check
+from ..errors import Messages, VanerError, VanerWarning
+from . import lora, quantization
+from .adapters import Adapter, AdapterList
+from .attention import ENCODERS, first_position, forward_arguments, self_check
 from .device import choose_device, choose_precision
+from .joint import Asked, JointHead
 from .pretrained import (
     DecoderConfig,
+    checkpoint_layers,
     config_fingerprint,
     config_from_json,
     find_backbone,
     fresh_decoder,
     load_pretrained,
+    longest_input,
+    position_fingerprint,
     small_llama_config,
     weights_fingerprint,
 )
-from .settings import Backbone, HFBackbone, Lora, SmallLlama, backbone_from_dict, lora_from_dict
+from .settings import (
+    Backbone,
+    HFBackbone,
+    Lora,
+    SmallLlama,
+    backbone_from_dict,
+    check_trainable,
+    lora_from_dict,
+)
 from .tokenizer import SubwordTokenizer, train_bpe
+from .word_features import word_embedding
 
 FORMAT_VERSION = 1
 LABELS = ("O", "B", "I")
@@ -48,7 +63,7 @@ _HEAD_STD = 0.02
 
 
 class Tagger(nn.Module):
-    """A decoder that attends to both sides, with a linear layer to O, B, I on every subword.
+    """A decoder or encoder that attends to both sides, with a layer to O, B, I on every subword.
 
     Made by `build_tagger` and `tagger_from_files`. With an adapter only adapter and head are
     trainable, else everything.
@@ -56,6 +71,7 @@ class Tagger(nn.Module):
     decoder: the backbone without an adapter.
     reference: fingerprints of a backbone that is stored elsewhere; None if it is saved with us.
     dropout: between state and head, in training.
+    question_width: of a head for joint asking; None = a head that answers the instruction of a row.
     precision: "fp32" (computes in the parameters' dtype) or "bf16" (autocast); may be changed.
     SOURCE: VANER, section 3.3, equations 2-4; differs: padding is masked.
     """
@@ -69,54 +85,131 @@ class Tagger(nn.Module):
         adapter: Lora | None,
         reference: dict[str, str] | None,
         dropout: float,
+        question_width: int | None = None,
         precision: str,
     ) -> None:
         super().__init__()
+        self._questions: dict[tuple[Adapter | None, str], Tensor] = {}
         self.tokenizer = tokenizer
         self.settings = settings
         self.adapter = adapter
         self.reference = reference
-        self.precision = precision
         config: Any = decoder.config
         self.config: DecoderConfig = config
         self.hidden_size = self.config.hidden_size
-        self.max_positions = self.config.max_position_embeddings
+        self.max_positions = longest_input(self.config) - first_position(config)
         self.backbone: nn.Module = lora.add_adapter(decoder, adapter) if adapter else decoder
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self.hidden_size, len(LABELS), dtype=torch.float32)
-        nn.init.normal_(self.head.weight, std=_HEAD_STD)
-        nn.init.zeros_(self.head.bias)
-        self._originals: dict[str, Tensor] | None = None
+        self.head = _new_head(self.hidden_size, question_width)
+        self._originals: lora.Originals | None = None
+        self.precision = precision
+        self.adapters = AdapterList(self)
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        lengths: Tensor,
+        adapter: Adapter | None = None,
+        asked: Asked | None = None,
+    ) -> Tensor:
         """Score every subword.
 
         input_ids: (B, S), padded on the right with any valid id.
         lengths: (B,), real subwords per row, 1 or more.
-        RETURNS: (B, S, 3), fp32 logits, columns O B I; what stands in padding means nothing.
+        adapter: one of `adapters`, whose updates and head are used; None = the tagger's own head.
+        asked: what is asked of which row, where `asking` is "joint".
+        RETURNS: (answers, S, 3), fp32 logits, columns O B I; what stands in padding means nothing.
+            Without `asked` there is one answer per row.
         """
-        states = self.dropout(self.states(input_ids, lengths).float())
+        top = self if adapter is None else adapter
+        states = top.dropout(self.states(input_ids, lengths, adapter).float())
         # The head stays fp32 also where the backbone runs under autocast.
         with torch.autocast(states.device.type, enabled=False):
-            logits: Tensor = self.head(states)
+            logits: Tensor = top.head(states) if asked is None else top.head(states, asked)
         return logits
 
-    def states(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+    @property
+    def asking(self) -> str:
+        """ "joint" where rows are read without instruction and questions come apart from them."""
+        return "joint" if isinstance(self.head, JointHead) else "per_type"
+
+    def question_vectors(self, texts: Sequence[str], adapter: Adapter | None = None) -> Tensor:
+        """Read questions: the mean of the states over each one's subwords.
+
+        In training they are read together and have gradients. Else each is read alone, so that it
+        does not depend on the others to the last bit, and remembered until weights change.
+        RETURNS: (texts, hidden_size), fp32.
+        """
+        top = self if adapter is None else adapter
+        if top.training:
+            return self._read_questions(texts, adapter)
+        for text in texts:
+            if (adapter, text) not in self._questions:
+                with torch.no_grad():
+                    self._questions[adapter, text] = self._read_questions([text], adapter)[0]
+        return torch.stack([self._questions[adapter, text] for text in texts])
+
+    def _read_questions(self, texts: Sequence[str], adapter: Adapter | None) -> Tensor:
+        framed = [self.frame_window(text) for text in texts]
+        ids = [[*before, *after] for before, after in framed]
+        lengths = torch.tensor([len(row) for row in ids], device=self.device)
+        width = int(lengths.max())
+        padded = [row + [self.tokenizer.pad_id] * (width - len(row)) for row in ids]
+        input_ids = torch.tensor(padded, device=self.device)
+        states = self.states(input_ids, lengths, adapter).float()
+        is_real = torch.arange(width, device=self.device) < lengths[:, None]
+        sums: Tensor = (states * is_real[:, :, None]).sum(1)
+        return sums / lengths[:, None]
+
+    def forget_questions(self) -> None:
+        """To be called when weights were changed from outside."""
+        self._questions.clear()
+
+    def states(self, input_ids: Tensor, lengths: Tensor, adapter: Adapter | None = None) -> Tensor:
         """Give the backbone's last states: (B, S, hidden_size), in the dtype that it computes."""
-        size = input_ids.shape[1]
-        mask = bidirectional_mask(lengths, size, self._dtype)
-        positions = torch.arange(size, device=input_ids.device)[None, :]
-        with torch.autocast(
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :]
+        # Also for word features, which look at neighbours, padding has one content.
+        input_ids = input_ids.masked_fill(positions >= lengths[:, None], self.tokenizer.pad_id)
+        arguments = forward_arguments(
+            self.config,
+            input_ids,
+            lengths,
+            dtype=self._dtype,
+            separator=self.tokenizer.separator_id,
+        )
+        autocast = torch.autocast(
             input_ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
-        ):
-            states: Tensor = self.backbone(
-                input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False
-            ).last_hidden_state
+        )
+        with self.adapters.active(adapter), autocast:
+            states: Tensor = self.backbone(input_ids=input_ids, **arguments).last_hidden_state
         return states
+
+    def frame_window(self, instruction: str) -> tuple[list[int], list[int]]:
+        """Encode what a window stands between, as the backbone expects it.
+
+        RETURNS: ids before and after the window. For a decoder BOS and the instruction, and
+            nothing; for an encoder a pair of two texts: [CLS] instruction [SEP] and [SEP], say.
+        """
+        if self.config.model_type in ENCODERS:
+            return self.tokenizer.encode_first_segment(instruction)
+        return self.tokenizer.encode_instruction(instruction), []
 
     @property
     def device(self) -> torch.device:
-        return self.head.weight.device
+        return next(self.head.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """What the backbone computes in: "fp32" or "bf16"."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self._precision = precision
+        self.forget_questions()
+        quantization.set_compute_dtype(
+            self.backbone, torch.bfloat16 if precision == "bf16" else None
+        )
 
     @property
     def is_merged(self) -> bool:
@@ -126,12 +219,14 @@ class Tagger(nn.Module):
         """Add the adapter to the backbone's weights, for faster inference; without one, nothing.
 
         Predictions stay equal up to rounding. The weights from before are kept, at the cost of
-        their memory; `unmerge_adapter` and `train` bring them back to the bit.
+        their memory; `unmerge_adapter` and `train` bring them back to the bit. The sums are not
+        quantised: they take the memory of a dense backbone.
         RAISES VanerError: VE106, the merged weights fail the self-check.
         """
         if self.adapter is None or self.is_merged:
             return
         self._originals = lora.merge(self.backbone)
+        self.forget_questions()
         try:
             self.check_attention()
         except VanerError:
@@ -143,11 +238,27 @@ class Tagger(nn.Module):
         if self._originals is not None:
             lora.unmerge(self.backbone, self._originals)
             self._originals = None
+            self.forget_questions()
 
     def train(self, mode: bool = True) -> Tagger:
         if mode:
+            self.forget_questions()
+        is_frozen = len(self.adapters) > 0
+        if mode and not is_frozen:
             self.unmerge_adapter()
         super().train(mode)
+        if mode and is_frozen:
+            # Beneath adapters the backbone stays merged, and has no dropout; it is in training
+            # mode all the same, since gradient checkpointing works in no other.
+            for module in self.backbone.modules():
+                if isinstance(module, nn.Dropout):
+                    module.train(False)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tagger:
+        # Moved to another device or dtype.
+        self.forget_questions()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def check_attention(self) -> None:
@@ -205,7 +316,8 @@ class Tagger(nn.Module):
         """Give the values of `saved_parameters`, on the CPU; without the adapter merged in."""
         weights: dict[str, Tensor] = dict(self.saved_parameters())
         if self.reference is None and self._originals is not None:
-            weights.update({f"backbone.{name}": t for name, t in self._originals.items()})
+            originals = self._originals.weights
+            weights.update({f"backbone.{name}": t for name, t in originals.items()})
         return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
@@ -214,6 +326,7 @@ def build_tagger(
     adapter: Lora | None,
     *,
     dropout: float = 0.1,
+    question_width: int | None = None,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     seed: int = 0,
@@ -222,12 +335,14 @@ def build_tagger(
 ) -> Tagger:
     """Make a tagger with a fresh head and adapter, and fresh weights for a SmallLlama.
 
+    question_width: of a head for joint asking; None = a head for asking per type.
     device, precision: as in the component's settings; "auto" is resolved.
     seed: of all fresh weights; the global generators are left as they are.
     texts: to train a tokenizer on, read only where a SmallLlama has no other.
     tokenizer: used instead of the settings' one.
-    RAISES VanerError: VE103-VE107, VE110-VE113, VE120-VE127.
+    RAISES VanerError: VE103-VE107, VE110-VE113, VE120-VE127, VE151-VE155.
     """
+    check_trainable(settings, adapter)
     reference = None
     if isinstance(settings, HFBackbone):
         folder = find_backbone(settings)
@@ -246,6 +361,7 @@ def build_tagger(
         adapter=adapter,
         reference=reference,
         dropout=dropout,
+        question_width=question_width,
         precision=precision,
         device=device,
         seed=seed,
@@ -260,7 +376,7 @@ def tagger_files(tagger: Tagger) -> dict[str, bytes]:
     A merged adapter is saved as it was before merging.
     """
     weights = save_tensors(tagger.saved_weights())
-    description = {
+    description: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "backbone": tagger.settings.to_dict(),
         "backbone_reference": tagger.reference,
@@ -270,13 +386,15 @@ def tagger_files(tagger: Tagger) -> dict[str, bytes]:
         "tokenizer": tagger.tokenizer.fingerprint(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
+    if isinstance(tagger.head, JointHead):
+        description["head"]["question_width"] = tagger.head.width
     files = {_WEIGHTS: weights}
     if tagger.reference is None:
         files.update(tagger.tokenizer.to_files())
         if isinstance(tagger.settings, HFBackbone):
             description["backbone_config"] = json.loads(tagger.config.to_json_string(False))
     files[_DESCRIPTION] = json.dumps(description, indent=2, sort_keys=True).encode("utf8")
-    return files
+    return {**files, **tagger.adapters.files()}
 
 
 def tagger_from_files(
@@ -290,10 +408,11 @@ def tagger_from_files(
 
     device, precision: as in the component's settings; "auto" is resolved.
     backbone: settings to use instead of the saved ones for what may differ between machines: name,
-        revision, dtype and attn_implementation of a pretrained backbone, attn_implementation of a
-        small LLaMA. Of another kind than what was saved: not used.
-    RAISES VanerError: VE130-VE137, the files or the backbone are not what was saved; VE120-VE124,
-        the backbone cannot be found or loaded; VE103-VE107.
+        revision, dtype, attn_implementation and quantization of a pretrained backbone,
+        attn_implementation of a small LLaMA. Of another kind than what was saved: not used.
+    RAISES VanerError: VE130-VE137, the files or the backbone are not what was saved; VE120-VE124
+        and VE151-VE155, the backbone cannot be found or loaded; VE103-VE107.
+    WARNS VanerWarning: VW151, another quantization than that of the saved tagger.
     """
     description = _read_description(files)
     try:
@@ -302,13 +421,18 @@ def tagger_from_files(
         adapter = lora_from_dict(saved_adapter) if saved_adapter is not None else None
         reference = description["backbone_reference"]
         dropout = float(description["head"]["dropout"])
+        width = description["head"].get("question_width")
         sha256, tokenizer_fingerprint = description["weights_sha256"], description["tokenizer"]
     except (KeyError, TypeError, AttributeError) as error:
         raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
     if isinstance(settings, HFBackbone) and isinstance(backbone, HFBackbone):
-        settings = backbone
+        saved, settings = settings, backbone
+        if saved.quantization != settings.quantization:
+            message = Messages.VW151.format(saved=saved.quantization, now=settings.quantization)
+            warnings.warn(message, VanerWarning, stacklevel=2)
     elif isinstance(settings, SmallLlama) and isinstance(backbone, SmallLlama):
         settings = replace(settings, attn_implementation=backbone.attn_implementation)
+    check_trainable(settings, adapter)
     tensors = _read_weights(files, sha256)
 
     if reference is not None:
@@ -334,13 +458,26 @@ def tagger_from_files(
         adapter=adapter,
         reference=reference,
         dropout=dropout,
+        question_width=None if width is None else int(width),
         precision=precision,
         device=device,
         seed=0,
     )
     _set_weights(tagger, tensors)
     tagger.check_attention()
+    tagger.adapters.load(files)
     return tagger.eval()
+
+
+def set_tagger_weights(tagger: Tagger, files: Mapping[str, bytes]) -> None:
+    """Take over the weights of another tagger of the same shape, adapters aside.
+
+    files: as `tagger_files` gives them.
+    RAISES VanerError: VE130-VE135.
+    """
+    tensors = _read_weights(files, _read_description(files).get("weights_sha256"))
+    _set_weights(tagger, tensors)
+    tagger.forget_questions()
 
 
 def _assemble(
@@ -351,6 +488,7 @@ def _assemble(
     adapter: Lora | None,
     reference: dict[str, str] | None,
     dropout: float,
+    question_width: int | None,
     precision: str,
     device: torch.device | str,
     seed: int,
@@ -364,6 +502,14 @@ def _assemble(
         n_rows = _embedding(decoder).num_embeddings
         if tokenizer.n_tokens > n_rows:
             raise VanerError(Messages.VE125.format(n_tokens=tokenizer.n_tokens, n_rows=n_rows))
+        words = word_embedding(decoder)
+        if words is not None:
+            words.bind(tokenizer)
+        if isinstance(settings, HFBackbone):
+            if settings.gradient_checkpointing:
+                checkpoint_layers(decoder, settings.name)
+            if settings.quantization is not None:
+                quantization.quantize(decoder, settings.quantization, device)
         tagger = Tagger(
             decoder,
             tokenizer=tokenizer,
@@ -371,9 +517,19 @@ def _assemble(
             adapter=adapter,
             reference=reference,
             dropout=dropout,
+            question_width=question_width,
             precision=precision,
         )
     return tagger.to(device)
+
+
+def _new_head(hidden_size: int, question_width: int | None) -> nn.Module:
+    if question_width is not None:
+        return JointHead(hidden_size, question_width, len(LABELS))
+    head = nn.Linear(hidden_size, len(LABELS), dtype=torch.float32)
+    nn.init.normal_(head.weight, std=_HEAD_STD)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _embedding(decoder: nn.Module) -> nn.Embedding:
@@ -400,14 +556,17 @@ def _saved_config(description: Mapping[str, Any]) -> DecoderConfig:
 def _fingerprints(folder: Path, tokenizer: SubwordTokenizer) -> dict[str, str]:
     return {
         "config": config_fingerprint(folder),
+        "positions": position_fingerprint(folder),
         "tokenizer": tokenizer.fingerprint(),
         "weights": weights_fingerprint(folder),
     }
 
 
 def _check_fingerprints(saved: object, found: dict[str, str], folder: Path) -> None:
-    if saved != found:
-        known = saved if isinstance(saved, dict) else {}
+    known = saved if isinstance(saved, dict) else {}
+    # What version 0.1.0 saved has no word on positions.
+    known = {"positions": found["positions"], **known}
+    if known != found:
         parts = [part for part in found if known.get(part) != found[part]]
         raise VanerError(Messages.VE136.format(folder=folder, parts=", ".join(parts)))
 

@@ -40,6 +40,25 @@ def test_types_per_call(shared_nlp: Language) -> None:
     assert found(shared_nlp(TEXT)) == BOTH
 
 
+def test_types_may_be_one_string_wherever_they_are_given(nlp: Language, ner: VanerNER) -> None:
+    for types in ("Gene", " Gene , Gene"):
+        assert found(nlp(TEXT, component_cfg={"vaner_ner": {"types": types}})) == BOTH[1:]
+    (doc,) = nlp.pipe([TEXT], component_cfg={"vaner_ner": {"types": "Gene,Chemical"}})
+    assert found(doc) == BOTH
+    ner.types = "Gene"  # type: ignore[assignment]  # mypy takes the getter's type
+    assert ner.types == ("Gene",)
+
+
+@pytest.mark.parametrize("key, value", [("type", ["Gene"]), ("threshold", 0.5)])
+def test_other_settings_per_call_are_refused(key: str, value: Any, shared_nlp: Language) -> None:
+    config = {"vaner_ner": {key: value}}
+    message = f"VE030.*vaner_ner knows no setting {key} per call.*types, corpus, batch_size"
+    with pytest.raises(VanerError, match=message):
+        shared_nlp(TEXT, component_cfg=config)
+    with pytest.raises(VanerError, match=message):
+        list(shared_nlp.pipe([TEXT], component_cfg=config))
+
+
 def test_any_name_may_be_asked(shared_nlp: Language) -> None:
     names = ["Cell line", "gene/protein", "COVID-19", "β-Blocker", "a 'quoted' {name}"]
     doc = shared_nlp(TEXT, component_cfg={"vaner_ner": {"types": names}})

@@ -18,7 +18,8 @@ from spacy.tokens import Doc
 
 from spacy_vaner.component import VanerNER
 from spacy_vaner.errors import VanerError, VanerWarning
-from spacy_vaner.model import Question, make_rows, plan_batches, read_document
+from spacy_vaner.model import make_rows, read_document
+from spacy_vaner.reading import Question, plan_batches
 from tests.support.tiny_tagger import (
     FILLERS,
     N_WORDS,

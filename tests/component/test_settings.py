@@ -18,7 +18,7 @@ from spacy.util import registry
 from thinc.api import Config
 
 from spacy_vaner.component import DEFAULT_CONFIG, VanerNER
-from spacy_vaner.errors import VanerError
+from spacy_vaner.errors import VanerError, VanerWarning
 from tests.support.tiny_tagger import TINY, Writer, component_of
 
 NAMES = json.loads((Path(__file__).parents[1] / "data/registered_names.json").read_text("utf8"))
@@ -43,6 +43,7 @@ VALID: dict[str, dict[str, Any]] = {
     "spacy-vaner.packed_sentences.v1": {},
     "spacy-vaner.Corpus.v1": {"paths": "a.spacy"},
     "spacy-vaner.ner_scorer.v1": {},
+    "spacy-vaner.add_adapter.v1": {"types": ["Anatomy"]},
 }
 WRONG: dict[str, dict[str, Any]] = {
     "spacy-vaner.VanerTagger.v1": {
@@ -85,6 +86,7 @@ WRONG: dict[str, dict[str, Any]] = {
         "protect": 3,
     },
     "spacy-vaner.ner_scorer.v1": {"key": "x"},
+    "spacy-vaner.add_adapter.v1": {"types": 3, "component": 3, "lora": 12},
 }
 
 
@@ -133,6 +135,8 @@ def test_unknown_arguments_are_refused(catalogue: str, name: str) -> None:
         ("engine", "steam"),
         ("label_map", ["a"]),
         ("retokenize", "maybe"),
+        ("adapters", "anatomy"),
+        ("adapters", [3]),
         ("model", "llama"),
         ("device", 3),
         ("scorer", 3),
@@ -152,6 +156,7 @@ def test_settings_of_a_wrong_type_are_refused(argument: str, value: Any) -> None
         ("threshold", {"Gene": -0.1}, "VE027"),
         ("types", [], "VE021"),
         ("types", ["a:b"], "VE022"),
+        ("types", "a:b", "VE022"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_a_config_and_live(
@@ -174,6 +179,35 @@ def test_settings_with_few_values_are_checked_live(
 ) -> None:
     with pytest.raises(VanerError, match=f"VE026.*{setting}.*{value}"):
         setattr(component_of(make_nlp()), setting, value)
+
+
+@pytest.mark.parametrize(
+    "setting, table",
+    [
+        ("label_map", {"Gene": "GENE", "Chemicals": "CHEMICAL"}),
+        ("label_map", {"CHEMICAL": "Chemical", "GENE": "Gene"}),
+        ("threshold", {"gene": 0.5}),
+        ("corpus", {"Chem": "BC5CDR-chem"}),
+    ],
+)
+def test_types_that_look_misspelled_in_a_table_are_named_once(
+    setting: str, table: dict[str, Any], nlp: Language, make_nlp: Callable[..., Language]
+) -> None:
+    setattr(component_of(nlp), setting, table)
+    with pytest.warns(VanerWarning, match=f"VW030: {setting}.*(Chem|gene|GENE)") as warned:
+        nlp("zinc")
+        nlp("zinc")
+    assert len(warned) == 1
+    with pytest.warns(VanerWarning, match=f"VW030: {setting}"):
+        make_nlp(**{setting: table}).initialize()
+
+
+def test_tables_may_name_more_types_than_are_asked_or_fewer(nlp: Language) -> None:
+    ner = component_of(nlp)
+    ner.label_map = {"Gene": "GENE", "Chemical": "CHEMICAL", "Species": "SPECIES"}
+    ner.threshold = {"Gene": 0.5}
+    ner.corpus = {"Species": "S800"}
+    nlp("zinc", component_cfg={"vaner_ner": {"types": ["Gene", "Species"]}})
 
 
 def test_a_window_of_subwords_needs_room(make_nlp: Callable[..., Language]) -> None:
