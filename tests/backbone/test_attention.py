@@ -17,6 +17,8 @@ from spacy_vaner.backbone import (
     bidirectional_mask,
     build_tagger,
     self_check,
+    tagger_files,
+    tagger_from_files,
 )
 from spacy_vaner.backbone.pretrained import load_pretrained
 from spacy_vaner.errors import VanerError
@@ -182,10 +184,10 @@ def test_self_check_runs_at_every_stage(
     monkeypatch: pytest.MonkeyPatch, make_tagger: Callable[..., Tagger]
 ) -> None:
     """A mask that lost its padding is found when building, merging and loading."""
-    from spacy_vaner.backbone import tagger as module
+    from spacy_vaner.backbone import attention as module
 
     good = make_tagger("hf")
-    files = module.tagger_files(good)
+    files = tagger_files(good)
 
     def no_padding(lengths: Tensor, size: int, dtype: torch.dtype) -> Tensor:
         return torch.zeros(len(lengths), 1, 1, size, dtype=dtype)
@@ -197,7 +199,7 @@ def test_self_check_runs_at_every_stage(
         good.merge_adapter()
     assert not good.is_merged
     with pytest.raises(VanerError, match="VE106"):
-        module.tagger_from_files(files, device="cpu", precision="fp32")
+        tagger_from_files(files, device="cpu", precision="fp32")
 
 
 def test_self_check_passes_for_coarse_and_for_deep_models(

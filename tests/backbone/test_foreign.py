@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,17 @@ LENGTHS = torch.tensor([7])
 ALL_LINEAR = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
 
 
+@pytest.fixture(scope="module")
+def saved(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    save_checkpoint(llama_folder, folder)
+    return folder
+
+
 @pytest.fixture
-def folder(llama_folder: Path, tmp_path: Path) -> Path:
-    save_checkpoint(llama_folder, tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A checkpoint that a test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "checkpoint"))
 
 
 @pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])

@@ -100,6 +100,7 @@ def test_every_command_and_argument_is_explained():
     commands = typer.main.get_command(vaner_app).commands
     assert list(commands) == [
         *("convert", "corpora", "tokenizer", "protected-runs", "prepare", "pretrain", "evaluate"),
+        *("memory", "import-adapter", "annotate", "kb"),
     ]
     for name, command in commands.items():
         result = run("vaner", name, "--help")

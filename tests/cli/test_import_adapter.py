@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,11 +163,12 @@ def test_a_fault_is_a_message_and_leaves_nothing_behind(
     harm: Callable[[Path], None] | None,
     options: list[str],
     message: str,
+    checkpoint: tuple[Path, Any],
     backbone: Path,
     tmp_path: Path,
 ) -> None:
-    folder, output = tmp_path / "checkpoint", tmp_path / "results" / "out"
-    save_checkpoint(backbone, folder)
+    output = tmp_path / "results" / "out"
+    folder = Path(shutil.copytree(checkpoint[0], tmp_path / "checkpoint"))
     if harm:
         harm(folder)
     result = run(folder, output, "--backbone", backbone, *options)

@@ -39,7 +39,7 @@ def save_checkpoint(
             model, peft.LoraConfig(task_type=peft.TaskType.TOKEN_CLS, **options)
         )
     generator = torch.Generator().manual_seed(7)
-    for name, parameter in tuned.named_parameters():
+    for parameter in tuned.parameters():
         if parameter.requires_grad:
             # As the scripts keep them: in bf16.
             noise = 0.2 * torch.randn(parameter.shape, generator=generator)
