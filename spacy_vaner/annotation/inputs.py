@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import io
 import re
 import sys
 import zlib
@@ -102,20 +103,12 @@ def find_sources(given: str, format_name: str | None, limits: Limits) -> list[So
         root = _common_folder(given)
     else:
         found = []
-    is_alone = path.is_file()
     files: dict[str, list[tuple[Path, str]]] = {}
     for file in found:
-        name = file.relative_to(root).as_posix()
-        is_hidden = any(part.startswith(".") for part in Path(name).parts)
-        its_format = (
-            format_name
-            if format_name is not None and (is_alone or _has_suffix(file, format_name))
-            else None
-            if format_name is not None or (is_hidden and not is_alone)
-            else _guess(file, is_alone=is_alone)
-        )
+        shown = file.relative_to(root)
+        its_format = _format_of(file, shown, format_name, is_alone=path.is_file())
         if its_format is not None:
-            files.setdefault(its_format, []).append((file, name))
+            files.setdefault(its_format, []).append((file, shown.as_posix()))
     if not files:
         raise VanerError(Messages.VE702.format(path=given, known=_known()))
     sources = [
@@ -149,13 +142,17 @@ def _has_suffix(file: Path, format_name: str) -> bool:
     return _suffixed(file).name.lower().endswith(get_input(format_name).suffixes)
 
 
-def _guess(file: Path, *, is_alone: bool) -> str | None:
-    """The format by suffix; XML by its outermost element.
+def _format_of(file: Path, shown: Path, format_name: str | None, *, is_alone: bool) -> str | None:
+    """The format by suffix, XML by its outermost element; None for a file to pass over.
 
     RAISES VanerError: VE703, a file that was named and cannot be told.
     """
+    if not is_alone and any(part.startswith(".") for part in shown.parts):
+        return None
+    if format_name is not None:
+        return format_name if is_alone or _has_suffix(file, format_name) else None
     fits = [name for name in INPUTS if _has_suffix(file, name)]
-    if len(fits) > 1 or any(INPUTS[name].roots for name in fits):
+    if any(INPUTS[name].roots for name in fits):
         root = _root_of(file)
         fits = [name for name in fits if root in INPUTS[name].roots]
     if not fits and is_alone:
@@ -244,7 +241,11 @@ def read_source(source: Source, limits: Limits) -> Iterator[tuple[Document | Rej
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
     if path == STDIN:
-        yield sys.stdin.buffer
+        stream = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
+        try:
+            yield stream
+        finally:
+            stream.detach()  # standard input is not ours to close
     else:
         with open(path, "rb") as raw:
             yield raw

@@ -104,21 +104,28 @@ class Store:
         manifest = self.folder / MANIFEST
         if manifest.is_file():
             self._check_settings(manifest)
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and not self._is_new():
             raise VanerError(Messages.VE706.format(path=self.folder))
         for receipt in self.receipts():
             self.done.setdefault(receipt.source, {})[receipt.number] = receipt
         if is_dry:
             return
         try:
-            (self.folder / RESULTS).mkdir(parents=True, exist_ok=True)
-            (self.folder / RECEIPTS).mkdir(exist_ok=True)
-            for left in (*self.folder.rglob(f".*{_PART}"),):
-                _remove(left)
+            # First of all, so that a folder that was begun is known as one.
             if not manifest.is_file():
                 self._write_manifest(None)
+            (self.folder / RESULTS).mkdir(exist_ok=True)
+            (self.folder / RECEIPTS).mkdir(exist_ok=True)
+            for left in [*self.folder.rglob(f".*{_PART}")]:
+                _remove(left)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
+
+    def _is_new(self) -> bool:
+        """Whether the folder holds nothing, or what a run left that was stopped at its start."""
+        return self.folder.is_dir() and all(
+            path.name.startswith(f".{MANIFEST}.") for path in self.folder.iterdir()
+        )
 
     def _check_settings(self, manifest: Path) -> None:
         try:
@@ -205,13 +212,13 @@ class Store:
     def finish(self, *, is_complete: bool) -> Totals:
         """Write manifest.json and rejected.jsonl from the receipts."""
         receipts = list(self.receipts())
-        last = {one.source: one.number for one in receipts if one.is_last}
+        # The first one that is a last one: a source may have been longer in an earlier run.
+        last = {one.source: one.number for one in reversed(receipts) if one.is_last}
         found: Counter[str] = Counter()
         kept: list[Receipt] = []
         try:
             for one in receipts:
                 if one.number > last.get(one.source, one.number):
-                    # The source was longer when an earlier run read it.
                     _remove(self.result_path(one.name))
                     _remove(self._receipt_path(one.name))
                 else:

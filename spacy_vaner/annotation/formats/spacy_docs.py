@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import spacy
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
@@ -38,9 +37,8 @@ def read(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
 
     RAISES VanerError: VE202, this is no DocBin.
     """
-    vocab = spacy.blank("en").vocab
     try:
-        docs = DocBin().from_bytes(stream.read()).get_docs(vocab)
+        docs = DocBin().from_bytes(stream.read()).get_docs(Vocab())
         number = 0
         for doc in docs:
             number += 1
