@@ -65,10 +65,12 @@ def test_configs_of_the_paper_keep_its_settings(name: str) -> None:
     if name == "paper":
         assert adapter["targets"] == "all-linear" and words_per_batch == 8 * 26
         assert optimizer["learn_rate"] == 1e-4
+        assert model["backbone"]["quantization"] == "nf4"
     else:
         assert adapter["targets"] == ["q_proj", "v_proj"] and words_per_batch == 4 * 26
         assert optimizer["learn_rate"]["initial_rate"] == 1e-4
-        assert optimizer["L2"] == 0.01
+        assert model["backbone"]["quantization"] is None
+    assert optimizer["@optimizers"] == "spacy-vaner.AdamW.v1" and optimizer["weight_decay"] == 0.01
 
 
 def project_config(**variables: Any) -> dict[str, Any]:
