@@ -155,8 +155,7 @@ def tagger_from_checkpoint(checkpoint: Checkpoint, backbone: HFBackbone) -> Tagg
     with torch.no_grad():
         for name, place in places.items():
             place.copy_(checkpoint.tensors[name])
-        tagger.head.weight.copy_(checkpoint.head_weight)
-        tagger.head.bias.copy_(checkpoint.head_bias)
+    tagger.head.load_state_dict({"weight": checkpoint.head_weight, "bias": checkpoint.head_bias})
     tagger.check_attention()
     return tagger.eval()
 
