@@ -7,6 +7,8 @@ VENV ?= .venv
 VARS ?=
 # Arguments of pytest for `make test`, e.g. PYTEST='-k decoding --slow'.
 PYTEST ?=
+# Extras that the tests use. The tests of Ray: make test EXTRAS=all,ray PYTEST=--ray
+EXTRAS ?= all
 # Processes that run tests at the same time, one thread each.
 WORKERS ?= 2
 # An additional package index, e.g. one with builds of torch for the CPU alone. Empty: what pip is set to.
@@ -46,7 +48,7 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/package.stamp requirements-dev.txt
-	$(PIP) -c constraints.txt -e '.[all]' -r requirements-dev.txt
+	$(PIP) -c constraints.txt -e '.[$(EXTRAS)]' -r requirements-dev.txt
 	@touch $@
 
 .PHONY: venv
@@ -78,5 +80,5 @@ transformers5: $(VENV)-transformers5/stamp
 
 clean:
 	rm -rf $(VENV) $(VENV)-transformers5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf project/project.lock project/converted project/tokenizers project/training project/metrics project/pretraining
+	rm -rf project/project.lock project/converted project/tokenizers project/training project/metrics project/pretraining project/annotated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

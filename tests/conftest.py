@@ -29,6 +29,7 @@ _OPT_IN = {
     "slow": "takes long",
     "gpu": "needs a CUDA device",
     "external": "needs a corpus or a model that is not in the repository",
+    "ray": "starts a Ray of its own, and needs the extra [ray]",
 }
 _WITH_A_BACKBONE = {"backbone", "component", "training", "test_model.py", "test_package.py"}
 """What is also tested with the second generation of transformers, as marked transformers5."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -559,3 +561,32 @@ def test_an_annotator_can_be_used_by_itself(by_rules, given, tmp_path):
     assert isinstance(receipt, Receipt) and receipt.documents == 7
     kept = Store(tmp_path / "out", by_rules().to_dict(), suffix=".jsonl")
     assert next(kept.receipts()) == receipt
+
+
+PAGE = (Path(__file__).parents[2] / "docs/annotate.md").read_text("utf8")
+COMMANDS = [
+    shlex.split(line)
+    for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines()
+    if "vaner annotate" in line and "--engine ray" not in line
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[5:]))
+def test_the_commands_of_the_page_run(words, pipeline, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("trained").symlink_to(pipeline)
+    for folder in ("papers", "pubmed"):
+        Path(folder).mkdir()
+    Path("papers/one.txt").write_text("BRCA1 and zinc")
+    Path("pubmed/pubmed.xml.gz").write_bytes(
+        gzip.compress(
+            b"<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article>"
+            b"<ArticleTitle>zinc</ArticleTitle></Article></MedlineCitation></PubmedArticle>"
+            b"</PubmedArticleSet>"
+        )
+    )
+    # Two processes are tried elsewhere; they take long to start.
+    words = [{"2": "1"}.get(word, word) for word in words]
+    done = command(*words[5:])
+    assert done.exit_code == 0 and "1 documents" in done.output, done.output

@@ -1,0 +1,158 @@
+"""Measure annotation: documents per second of `nlp.pipe` and of each engine, and peak memory.
+
+    python project/scripts/measure_annotation.py PIPELINE TEXTS OUTPUT.json --documents 5000 --ray
+
+TEXTS: a file with a document a line, packed with xz or not. Every engine gets the same documents,
+cut into shards of --shard. What is given are the documents after each worker's first shard, so that
+loading the pipeline and starting Ray do not count; `seconds` is of all, with that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
+# Ray on loopback: it takes the address that others see, unless it takes clusters for impossible.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+import psutil
+import spacy
+import torch
+
+from spacy_vaner.annotation.annotator import Settings, model_name
+from spacy_vaner.annotation.inputs import Limits
+from spacy_vaner.annotation.ray_engine import ray_engine
+from spacy_vaner.annotation.run import Engine, Progress, annotate, local_engine
+
+RAY = {"include_dashboard": False, "log_to_driver": False}
+
+
+class Memory(threading.Thread):
+    """The most memory that this process and its children had together, in MiB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.stopped = threading.Event()
+        self.peak_mib = 0.0
+
+    def run(self) -> None:
+        me = psutil.Process()
+        while not self.stopped.wait(0.5):
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak_mib = max(self.peak_mib, total / 2**20)
+
+    def __enter__(self) -> Memory:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.join()
+
+
+def read_texts(path: Path, n: int) -> list[str]:
+    """The first n lines that are no longer than an abstract."""
+    with (
+        lzma.open(path, "rt", encoding="utf8")
+        if path.suffix == ".xz"
+        else path.open(encoding="utf8") as file
+    ):
+        lines: Iterator[str] = (line.rstrip("\n") for line in file)
+        return list(islice((line for line in lines if 200 < len(line) < 5000), n))
+
+
+def measure(name: str, n_workers: int, run: Callable[[Callable[[int, int], None]], None]) -> Any:
+    """run is told how to say how many documents and words are done, after each shard."""
+    moments: list[tuple[float, int, int]] = []
+    started = time.perf_counter()
+    with Memory() as memory:
+        run(lambda n, words: moments.append((time.perf_counter(), n, words)))
+    seconds = time.perf_counter() - started
+    # By then every worker has loaded the pipeline and done a shard.
+    first = moments[min(n_workers, len(moments) - 1) - 1]
+    last = moments[-1]
+    steady_s = (last[0] - first[0]) or float("nan")
+    result = {
+        "engine": name,
+        "workers": n_workers,
+        "documents_per_s": round((last[1] - first[1]) / steady_s, 2),
+        "words_per_s": round((last[2] - first[2]) / steady_s, 1),
+        "seconds": round(seconds, 1),
+        "peak_mib": round(memory.peak_mib),
+    }
+    print(json.dumps(result), flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pipeline")
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--documents", type=int, default=5000)
+    parser.add_argument("--shard", type=int, default=100, help="Documents in a shard")
+    parser.add_argument("--ray", action="store_true", help="Ray with 1 and 2 actors too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    texts = read_texts(arguments.texts, arguments.documents)
+
+    def bare(tell: Callable[[int, int], None]) -> None:
+        nlp = spacy.load(arguments.pipeline)
+        n = words = 0
+        for at in range(0, len(texts), arguments.shard):
+            for doc in nlp.pipe(texts[at : at + arguments.shard]):
+                n, words = n + 1, words + len(doc)
+            tell(n, words)
+
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "texts.jsonl"
+        given.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf8")
+        settings = Settings(
+            model=arguments.pipeline,
+            model_name=model_name(arguments.pipeline),
+            to="jsonl",
+            limits=Limits(documents=arguments.shard),
+        )
+
+        def by(engine: Engine, name: str) -> Callable[[Callable[[int, int], None]], None]:
+            def run(tell: Callable[[int, int], None]) -> None:
+                def advance(progress: Progress) -> None:
+                    tell(progress.documents, progress.words)
+
+                output = Path(folder) / name
+                annotate(str(given), output, settings, engine=engine, on_progress=advance)
+
+            return run
+
+        results = [measure("nlp.pipe", 1, bare)]
+        for n in (1, 2):
+            results.append(measure("local", n, by(local_engine(n), f"local{n}")))
+        for n in (1, 2) if arguments.ray else ():
+            engine = ray_engine(n, init={**RAY, "num_cpus": n + 1})
+            results.append(measure("ray", n, by(engine, f"ray{n}")))
+    pure = results[0]["documents_per_s"]
+    for result in results[1:]:
+        share = result["documents_per_s"] / result["workers"] / pure
+        result["overhead_per_worker_percent"] = round(100 * (1 - share), 1)
+    versions = {"spacy": spacy.__version__, "torch": torch.__version__}
+    content = {"documents": len(texts), "versions": versions, "results": results}
+    arguments.output.write_text(json.dumps(content, indent=2) + "\n", "utf8")
+
+
+if __name__ == "__main__":
+    main()
