@@ -34,22 +34,23 @@ class Gold:
     names: Mapping[str, str] = field(default_factory=dict)
     mentions: tuple[Mention, ...] = ()
     masked: tuple[Offsets, ...] = ()
+    alternatives: tuple[Mention, ...] = ()
 
     def to_user_data(self) -> dict[str, Any]:
-        """Plain values for `doc.user_data["vaner"]`."""
-        return {
+        """Plain values for `doc.user_data["vaner"]`; `alternatives` only where there are any."""
+        data: dict[str, Any] = {
             "corpus": self.corpus,
             "id": self.id,
             "pmid": self.pmid,
             "types": list(self.types),
             "partial": list(self.partial),
             "names": dict(self.names),
-            "mentions": [
-                [mention.type, [list(pair) for pair in mention.fragments], list(mention.ids)]
-                for mention in self.mentions
-            ],
+            "mentions": _rows(self.mentions),
             "masked": [list(pair) for pair in self.masked],
         }
+        if self.alternatives:
+            data["alternatives"] = _rows(self.alternatives)
+        return data
 
 
 def get_gold(doc: Doc) -> Gold | None:
@@ -70,14 +71,26 @@ def get_gold(doc: Doc) -> Gold | None:
             types=_names(data.get("types", ())),
             partial=_names(data.get("partial", ())),
             names=dict(data.get("names") or {}),
-            mentions=tuple(
-                Mention(name, tuple((int(start), int(end)) for start, end in fragments), tuple(ids))
-                for name, fragments, ids in data.get("mentions", ())
-            ),
+            mentions=_mentions(data.get("mentions", ())),
             masked=tuple((int(start), int(end)) for start, end in data.get("masked", ())),
+            alternatives=_mentions(data.get("alternatives", ())),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise VanerError(Messages.VE015.format(error=error, text=doc.text[:60])) from error
+
+
+def _rows(mentions: Iterable[Mention]) -> list[list[Any]]:
+    return [
+        [mention.type, [list(pair) for pair in mention.fragments], list(mention.ids)]
+        for mention in mentions
+    ]
+
+
+def _mentions(rows: Iterable[Sequence[Any]]) -> tuple[Mention, ...]:
+    return tuple(
+        Mention(name, tuple((int(start), int(end)) for start, end in fragments), tuple(ids))
+        for name, fragments, ids in rows
+    )
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from spacy_vaner.corpora.docbins import find_files, read_docs
-from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
+from spacy_vaner.corpora.guard import PROTECTED_FILE, GuardCounts, ProtectedIndex
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.gold import KEY, Ask, get_gold, set_ask, types_of_pipeline, unannotated_copy
 
@@ -43,7 +43,8 @@ def corpus_reader(
     shuffle: a new order in every epoch, the same for the same seed.
     limit: most documents per epoch; 0 = all.
     protect: files of the protected splits, or folders of them; documents of the training files
-        that hold protected text are left out, protected sentences give no loss.
+        that hold protected text are left out, protected sentences give no loss. Of a folder that
+        `convert` filled, what protected the conversion (protected.msgpack).
     """
     return Corpus(
         _as_list(paths),
@@ -176,19 +177,27 @@ class Corpus:
             return None
         test: list[Path] = []
         dev: list[Path] = []
+        indexes: list[Path] = []
         for path in map(Path, self.protect):
-            if path.is_dir():
+            if (path / PROTECTED_FILE).is_file():
+                indexes.append(path / PROTECTED_FILE)
+            elif path.is_dir():
                 in_folder = [sorted(path.glob(f"*.{kind}.spacy")) for kind in ("test", "dev")]
                 if not any(in_folder):
                     # A guard that guards against nothing must not look like one that does.
                     raise VanerError(Messages.VE309.format(path=path))
                 test.extend(in_folder[0])
                 dev.extend(in_folder[1])
+            elif path.suffix == Path(PROTECTED_FILE).suffix and path.is_file():
+                indexes.append(path)
             elif path.is_file():
                 (dev if path.name.endswith(".dev.spacy") else test).append(path)
             else:
                 raise VanerError(Messages.VE301.format(path=path))
-        return ProtectedIndex.from_files(test=test, dev=dev)
+        index = ProtectedIndex.from_files(test=test, dev=dev)
+        for path in indexes:
+            index.update(ProtectedIndex.from_file(path))
+        return index
 
 
 def _times(weight: float, draw: random.Random) -> int:

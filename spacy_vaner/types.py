@@ -36,6 +36,8 @@ class Record:
     mentions: sorted by (fragments, type); may be nested or discontinuous.
     words: offsets of the corpus's own tokens; None where the source is raw text.
     sentences: offsets of the corpus's own sentences; None where the source has none.
+    alternatives: boundaries that are as right as those of a mention that they overlap; in the order
+        of `mentions`.
     pmid: PubMed identifier, None if unknown (the leakage guard compares it).
     source: file and line where the document starts, for messages.
     """
@@ -47,6 +49,7 @@ class Record:
     sentences: tuple[Offsets, ...] | None = None
     pmid: str | None = None
     source: str = ""
+    alternatives: tuple[Mention, ...] = ()
 
 
 class ScoredSpan(NamedTuple):

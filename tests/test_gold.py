@@ -37,6 +37,7 @@ GOLD = Gold(
         Mention("Disease", ((12, 17), (22, 28))),
     ),
     masked=((0, 3),),
+    alternatives=(Mention("Chemical", ((0, 9),)),),
 )
 
 

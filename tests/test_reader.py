@@ -13,6 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
+from spacy_vaner.corpora.guard import ProtectedIndex
 from spacy_vaner.errors import VanerError
 from spacy_vaner.gold import KEY, Gold, get_ask, get_gold
 from spacy_vaner.reader import corpus_reader
@@ -215,6 +216,14 @@ def test_protected_documents_are_left_out_and_protected_sentences_masked(
     assert second.masked == ()
     assert corpus.guard_counts.checked == 3
     assert dict(corpus.guard_counts.dropped) == {"PMID": 1}
+    # Of a folder that was filled by a conversion, what protected that.
+    ProtectedIndex().to_file(tmp_path / "protected.msgpack")
+    corpus = corpus_reader(path, protect=str(tmp_path))
+    assert len(list(corpus(nlp))) == 3
+    index = ProtectedIndex.from_files(test=[tmp_path / "p.test.spacy"])
+    index.to_file(tmp_path / "own.msgpack")
+    corpus = corpus_reader(path, protect=[str(tmp_path), str(tmp_path / "own.msgpack")])
+    assert len(list(corpus(nlp))) == 2
     # Files may be named too; the name says whether documents or sentences are protected.
     corpus = corpus_reader(path, protect=[str(tmp_path / "p.dev.spacy")])
     assert len(list(corpus(nlp))) == 3

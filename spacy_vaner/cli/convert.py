@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +15,10 @@ from wasabi.tables import table
 from spacy_vaner.errors import Messages, VanerError
 
 if TYPE_CHECKING:
-    from spacy_vaner.corpora.convert import Conversion, Progress
-    from spacy_vaner.corpora.guard import ProtectedIndex
+    from spacy_vaner.corpora.convert import Progress
     from spacy_vaner.types import Record
 
-ALL_SPLITS = "all"
+ALL = "all"
 
 
 def convert_command(
@@ -101,10 +100,6 @@ def convert_command(
         str | None,
         typer.Option(help='iob: leave out lines that begin with this, e.g. "#" in CoNLL-U'),
     ] = None,
-    alternatives: Annotated[
-        bool | None,
-        typer.Option("--alternatives", help="bc2gm: read ALTGENE.eval too, as type ALTGENE"),
-    ] = None,
     folder_types: Annotated[
         bool | None,
         typer.Option("--folder-types", help="knowtator: the type is the name of the XML's folder"),
@@ -122,11 +117,12 @@ def convert_command(
     ] = None,
     corpus: Annotated[
         str | None,
-        typer.Option(help="Corpora of the catalogue, comma-separated, instead of INPUT"),
+        typer.Option(
+            help="Corpora of the catalogue, comma-separated, instead of INPUT; all: every one "
+            "whose files are there"
+        ),
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="With --corpus: train, dev, test, or all")
-    ] = ALL_SPLITS,
+    split: Annotated[str, typer.Option(help="With --corpus: train, dev, test, or all")] = ALL,
     corpora_dir: Annotated[
         Path, typer.Option("--corpora-dir", help="Folder that holds the catalogue's corpora")
     ] = Path("corpora"),
@@ -137,10 +133,11 @@ def convert_command(
         ),
     ] = None,
     protect: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="For a training split: leave out documents shared with this test split (.spacy); "
-            "may be repeated"
+            help="For a training split: leave out documents shared with this test split (.spacy). "
+            "With --split all: a corpus of the catalogue that is not protected by itself. May be "
+            "repeated"
         ),
     ] = None,
     protect_dev: Annotated[
@@ -163,9 +160,12 @@ def convert_command(
         str | None,
         typer.Option(
             help="With --split all: corpora, comma-separated, whose test and dev splits are not "
-            "protected, since you report no figure on them"
+            "protected, since you report no figure on them",
         ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="With --split all: processes that convert at the same time")
+    ] = 1,
     against: Annotated[
         list[Path] | None,
         typer.Option(help="Count what is shared with this .spacy file; may be repeated"),
@@ -187,9 +187,10 @@ def convert_command(
       convert --corpus NCBI-disease,BC5CDR --view text --corpora-dir corpora --output-dir converted
     """
     from spacy_vaner.corpora.catalogue import catalogue_conversion
-    from spacy_vaner.corpora.convert import Conversion, convert
+    from spacy_vaner.corpora.convert import Conversion, convert, with_corpus_name
+    from spacy_vaner.corpora.guard import ProtectedIndex
 
-    for_one_file = {"--protect": protect, "--protect-dev": protect_dev, "--against": against}
+    for_one_file = {"--protect-dev": protect_dev, "--against": against}
     for_own_file = {
         "--format": format_name,
         "--type": type_name,
@@ -202,14 +203,13 @@ def convert_command(
         "--tag-column": tag_column,
         "--word-column": word_column,
         "--comment": comment,
-        "--alternatives": alternatives,
         "--folder-types": folder_types,
         "--spans-key": spans_key,
         "--pmid-ids": pmid_ids,
     }
     if corpus is not None:
         _refuse("is for an INPUT of yours; the catalogue says it for --corpus.", for_own_file)
-    if corpus is not None and split == ALL_SPLITS:
+    if corpus is not None and split == ALL:
         _refuse("is for one file; with --split all the catalogue protects.", for_one_file)
         if paths or output_dir is None:
             raise _usage("With --corpus and --split all give --output-dir and no other path.")
@@ -220,11 +220,13 @@ def convert_command(
             views=_names(view),
             tokenizer=tokenizer,
             guard_within_corpus=guard_own_splits,
+            protect=[name for value in protect or () for name in _names(value) or ()],
             unprotected=_names(unprotected) or (),
+            workers=workers,
         )
         return
-    if unprotected is not None:
-        raise _usage("--unprotected goes with --corpus and --split all.")
+    if unprotected is not None or workers != 1:
+        raise _usage("--unprotected and --workers go with --corpus and --split all.")
     *sources, output = paths or [Path()]
     if output_dir is not None:
         raise _usage("--output-dir goes with --corpus and --split all.")
@@ -240,7 +242,6 @@ def convert_command(
                 "tag_column": tag_column,
                 "comment": comment,
                 "document": document,
-                "alternatives": alternatives,
                 "folder_types": folder_types,
                 "spans_key": spans_key,
             },
@@ -252,7 +253,9 @@ def convert_command(
             type_map={source: ours or None for source, ours in _pairs("--type-map", type_map)},
             ids_are_pmids=pmid_ids,
         )
-        conversion = _with_corpus_names(conversion, corpus_name)
+        if corpus_name is not None:
+            by_type = dict(_pairs("--corpus-name", corpus_name)) if "=" in corpus_name else None
+            conversion = with_corpus_name(conversion, by_type or corpus_name)
     else:
         if sources or view is None or "," in corpus + view:
             raise _usage("For one split give one --corpus, one --view and OUTPUT.")
@@ -261,12 +264,17 @@ def convert_command(
         )
     if output.suffix != ".spacy" or output in sources:
         raise _usage(f"{output} cannot be OUTPUT: it must be another file, named *.spacy.")
+    guard = counted = None
+    if protect or protect_dev:
+        guard = ProtectedIndex.from_files(test=map(Path, protect or ()), dev=protect_dev or ())
+    if against:
+        counted = ProtectedIndex.from_files(test=against)
     report = convert(
         conversion,
         output,
-        guard=_index(protect, protect_dev),
+        guard=guard,
         guard_within_corpus=guard_own_splits,
-        against=_index(against, None),
+        against=counted,
         progress=_progress(output.name),
     )
     _print_report(output.name, report.to_dict(), conversion.types or ())
@@ -282,19 +290,23 @@ def _convert_catalogue(
     views: Sequence[str] | None,
     tokenizer: str,
     guard_within_corpus: bool,
+    protect: Sequence[str],
     unprotected: Sequence[str],
+    workers: int,
 ) -> None:
-    from spacy_vaner.corpora.batch import convert_catalogue
+    from spacy_vaner.corpora.batch import REPORT_FILE, convert_catalogue, corpora_there
 
     converted = []
     for file in convert_catalogue(
-        corpora,
+        corpora_there(corpora_dir) if corpora == (ALL,) else corpora,
         output_dir,
         corpora_dir=corpora_dir,
         views=views,
         tokenizer=tokenizer,
         guard_within_corpus=guard_within_corpus,
+        protect=protect,
         unprotected=unprotected,
+        workers=workers,
         progress=_progress,
     ):
         converted.append((file.path.name, file.report))
@@ -303,27 +315,14 @@ def _convert_catalogue(
         else:
             msg.info(f"{file.path.name} is up to date")
     print(_table(converted))
+    summary = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf8"))
+    for what, names in (
+        ("not converted, held out as a whole", summary["held_out"]),
+        ("figures on these need --protect, their test splits are not protected", summary["open"]),
+    ):
+        if names:
+            msg.info(f"{what}: {', '.join(names)}")
     msg.good(f"{len(converted)} files: {output_dir}")
-
-
-def _with_corpus_names(conversion: Conversion, corpus_name: str | None) -> Conversion:
-    """The conversion with the names that --corpus-name gives for the instruction."""
-    from spacy_vaner.corpora.convert import used_types
-
-    if corpus_name is None:
-        return conversion
-    if "=" in corpus_name:
-        return replace(conversion, names=dict(_pairs("--corpus-name", corpus_name)))
-    types = (*used_types(conversion), *conversion.partial)
-    return replace(conversion, names=dict.fromkeys(types, corpus_name))
-
-
-def _index(test: list[Path] | None, dev: list[Path] | None) -> ProtectedIndex | None:
-    from spacy_vaner.corpora.guard import ProtectedIndex
-
-    if not test and not dev:
-        return None
-    return ProtectedIndex.from_files(test=test or (), dev=dev or ())
 
 
 def _progress(name: str) -> Progress:
@@ -335,32 +334,9 @@ def _progress(name: str) -> Progress:
 
 
 def _print_report(name: str, report: Mapping[str, Any], types: Iterable[str] = ()) -> None:
-    """Say what a reader should look at: everything that is not simply there.
+    """types: those that the user says are annotated completely."""
+    from spacy_vaner.corpora.report import remarks
 
-    types: those that the user says are annotated completely.
-    """
-    said = {
-        "mentions inside of another one": report["nested"],
-        "mentions that cross another one": report["crossing"],
-        "discontinuous mentions (in neither doc.spans nor doc.ents)": report["discontinuous"],
-        "mentions that cut a token, widened to it in doc.spans": report["widened"],
-        "documents with the identifier of an earlier one (kept)": report["repeated_documents"],
-    }
-    for cause, count in report["notes"].items():
-        said[f"{cause}, first in {report['examples'][cause][0]}"] = count
-    for type_, count in report["unused"].items():
-        said[f"mentions of {type_}: type not used"] = count
-    guard, against = report["guard"], report["against"]
-    if guard:
-        for cause, count in guard["dropped"].items():
-            said[f"documents left out by the guard: {cause}, {_by(guard['dropped_by'])}"] = count
-        by = _by(guard["masked_by"])
-        said[f"documents with sentences masked by the guard, {by}"] = guard["masked_documents"]
-        for source, count in guard["official_split_stands"].items():
-            said[f"documents shared with {source}: kept, the official split stands"] = count
-    if against:
-        for source, count in against["dropped_by"].items():
-            said[f"documents shared with {source} (--against): kept"] = count
     msg.info(name)
     for type_ in types:
         if not report["mentions"].get(type_):
@@ -368,13 +344,8 @@ def _print_report(name: str, report: Mapping[str, Any], types: Iterable[str] = (
             msg.warn(
                 f"no mention of {type_}, which is taken as annotated completely; found: {found}"
             )
-    for what, count in said.items():
-        if count:
-            print(f"    {count:>7} {what}")
-
-
-def _by(counts: Mapping[str, int]) -> str:
-    return "shared with " + ", ".join(f"{source} ({count})" for source, count in counts.items())
+    for count, what in remarks(report):
+        print(f"    {count:>7} {what}")
 
 
 def _table(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

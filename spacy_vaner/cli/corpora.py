@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,12 @@ def corpora_command(
     from spacy_vaner.corpora.catalogue import catalogue, get_corpus
 
     if sheet is not None:
-        _write_sheet(sheet, corpora_dir)
+        from spacy_vaner.corpora.sheet import write_sheet
+
+        # Not shown where the output is no terminal: a log would fill with it.
+        bar = partial(tqdm, unit=" documents", leave=False, disable=None)
+        counted = write_sheet(sheet, corpora_dir, progress=bar)
+        msg.good(f"{sheet}: {len(counted)} corpora counted")
         return
     if name is not None:
         _print_corpus(get_corpus(name), corpora_dir)
@@ -47,38 +53,13 @@ def corpora_command(
         types = sorted({type_ for view in corpus.views.values() for type_ in view.types})
         row = [corpus.name, " ".join(corpus.views), ", ".join(types), corpus.licence, corpus.about]
         if corpora_dir is not None:
-            found = [path.exists() for path in _paths(corpus, corpora_dir)]
+            found = [(corpora_dir / place).exists() for place in corpus.places()]
             row.insert(1, f"{sum(found)} of {len(found)}")
         rows.append(row)
     header = ["corpus", "views", "types", "licence", "about"]
     if corpora_dir is not None:
         header.insert(1, "files")
     print(table(rows, header=header, divider=True))
-
-
-def _write_sheet(path: Path, corpora_dir: Path | None) -> None:
-    from spacy_vaner.corpora.batch import protect_conversion, protected_conversions
-    from spacy_vaner.corpora.catalogue import catalogue
-    from spacy_vaner.corpora.convert import write_beside
-    from spacy_vaner.corpora.guard import ProtectedIndex
-    from spacy_vaner.corpora.sheet import make_sheet, measure
-
-    measured = {}
-    if corpora_dir is not None:
-        guard = ProtectedIndex()
-        conversions, _ = protected_conversions(corpora_dir)
-        for kind, conversion in tqdm(conversions, desc="protect", leave=False, disable=None):
-            protect_conversion(guard, conversion, kind)
-        there = [
-            corpus
-            for corpus in catalogue().values()
-            if all(place.exists() for place in _paths(corpus, corpora_dir))
-        ]
-        for corpus in tqdm(there, desc="count", leave=False, disable=None):
-            measured[corpus.name] = measure(corpus, corpora_dir, guard)
-    previous = path.read_text(encoding="utf8") if path.exists() else ""
-    write_beside({path: make_sheet(previous, measured).encode("utf8")})
-    msg.good(f"{path}: {len(measured)} corpora counted")
 
 
 def _print_corpus(corpus: Corpus, corpora_dir: Path | None) -> None:
@@ -88,6 +69,7 @@ def _print_corpus(corpus: Corpus, corpora_dir: Path | None) -> None:
         "source": corpus.source,
         "licence": corpus.licence,
         "cite": corpus.citation or "–",
+        "protected": "yes" if corpus.protected else "no, unless asked (convert --protect)",
     }
     print(table(facts))
     for name, view in corpus.views.items():
@@ -100,7 +82,3 @@ def _print_corpus(corpus: Corpus, corpora_dir: Path | None) -> None:
             if corpora_dir is not None:
                 there = " (there)" if (corpora_dir / place).exists() else " (missing)"
             print(f"  {split}: {place}{there}")
-
-
-def _paths(corpus: Corpus, corpora_dir: Path) -> set[Path]:
-    return {corpora_dir / place for view in corpus.views.values() for place in view.places()}

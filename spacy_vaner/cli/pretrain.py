@@ -30,7 +30,7 @@ def protected_runs_command(
     from spacy_vaner.corpora.docbins import find_files, read_docs
     from spacy_vaner.training.protected import ProtectedRuns
 
-    paths = list(dict.fromkeys([*find_files(files, split="test"), *find_files(files, split="dev")]))
+    paths = find_files(files, split=("test", "dev"))
     runs = ProtectedRuns.from_texts(doc.text for path in paths for doc in read_docs(path))
     runs.to_file(output)
     msg.good(f"{len(runs):,} runs of {len(paths)} files: {output}")

@@ -29,8 +29,8 @@ class View:
         share a file: a file below the corpora folder, or "@" and one that comes with the package.
     pmids: file below the corpora folder that gives a PMID per identifier.
     ids_are_pmids: None = as the format has it.
-    protects: split -> what the leakage guard takes it for: "test" (protects whole documents) or
-        "dev" (protects sentences).
+    protects: split -> what the leakage guard takes it for, where it protects the corpus: "test"
+        (protects whole documents) or "dev" (protects sentences).
     """
 
     format: str
@@ -54,17 +54,34 @@ class View:
         below = [place for place in lists if place and not place.startswith("@")]
         return list(dict.fromkeys([*self.files.values(), *below]))
 
+    def is_held_out(self, split: str) -> bool:
+        """Whether a split by this name must not be used as such: all of CRAFT is a test."""
+        return (
+            split == "train"
+            and split in self.protects
+            or (split == "dev" and self.protects.get(split) == "test")
+        )
+
 
 @dataclass(frozen=True)
 class Corpus:
-    """A row of the catalogue."""
+    """A row of the catalogue.
+
+    protected: figures on it are reported, so that the leakage guard keeps its test and dev splits
+        out of what is trained on, unless told otherwise.
+    """
 
     name: str
     about: str
     source: str
     licence: str
     citation: str | None
+    protected: bool
     views: Mapping[str, View]
+
+    def places(self) -> list[str]:
+        """Every file and folder below the corpora folder that its views need, once."""
+        return list(dict.fromkeys(p for view in self.views.values() for p in view.places()))
 
 
 @cache
@@ -140,7 +157,15 @@ def _corpus(name: str, row: dict[str, Any]) -> Corpus:
         if key in row
     }
     views = {view: _view({**shared, **form}) for view, form in row["views"].items()}
-    return Corpus(name, row["about"], row["source"], row["licence"], row.get("citation"), views)
+    return Corpus(
+        name=name,
+        about=row["about"],
+        source=row["source"],
+        licence=row["licence"],
+        citation=row.get("citation"),
+        protected=row["protected"],
+        views=views,
+    )
 
 
 def _view(row: dict[str, Any]) -> View:

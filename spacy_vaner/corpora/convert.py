@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import spacy
 from spacy.tokenizer import Tokenizer
-from spacy.tokens import Doc, Span
-from spacy.util import filter_spans
+from spacy.tokens import Doc
 
-from spacy_vaner.corpora.docbins import docs_to_bytes, words_to_doc
+from spacy_vaner.corpora.docbins import docs_to_bytes, mark_record, words_to_doc
 from spacy_vaner.corpora.formats import Note, get_format, ignore, read_records
 from spacy_vaner.corpora.formats.base import (
     malformed,
@@ -25,7 +23,10 @@ from spacy_vaner.corpora.formats.base import (
 from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
 from spacy_vaner.corpora.report import ConversionReport
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.types import Record
+from spacy_vaner.files import write_whole
+from spacy_vaner.gold import KEY, Gold
+from spacy_vaner.settings import is_type_name
+from spacy_vaner.types import Mention, Record
 
 Progress = Callable[[Iterable[Record]], Iterable[Record]]
 """Wraps the stream of records, as tqdm does."""
@@ -107,7 +108,7 @@ def convert(
 ) -> ConversionReport:
     """Write a corpus as `.spacy` file and its report beside it (NAME.report.json).
 
-    Both are written beside and renamed: a failing conversion leaves what was there before.
+    A conversion that fails leaves what was there before.
 
     guard: applied to every document, as a training split needs it.
     guard_within_corpus: see ProtectedIndex.check.
@@ -120,14 +121,15 @@ def convert(
 
     def kept() -> Iterator[Doc]:
         for doc, record, n_widened in _documents(conversion, report, progress):
+            who = {"corpus": conversion.corpus, "pmid": record.pmid}
             if against is not None:
-                against_counts.add(against.check(doc, within_corpus=True))
+                against_counts.add(against.check_text(record.text, within_corpus=True, **who))
             if guard is not None:
-                verdict = guard.check(doc, within_corpus=guard_within_corpus)
+                verdict = guard.check_text(record.text, within_corpus=guard_within_corpus, **who)
                 guard_counts.add(verdict)
                 if verdict.dropped:
                     continue
-                doc.user_data["vaner"]["masked"] = [list(offsets) for offsets in verdict.masked]
+                doc.user_data[KEY]["masked"] = [list(offsets) for offsets in verdict.masked]
             report.add_record(record, n_tokens=len(doc), n_widened=n_widened)
             yield doc
 
@@ -139,7 +141,9 @@ def convert(
     row = report.to_dict() if made_from is None else {**report.to_dict(), "made_from": made_from}
     text = json.dumps(row, indent=2, ensure_ascii=False) + "\n"
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_beside({output: content, report_path(output): text.encode("utf8")})
+    # The report last: it says what the file was made from, and must not say so too early.
+    write_whole(output, content)
+    write_whole(report_path(output), text.encode("utf8"))
     return report
 
 
@@ -155,39 +159,18 @@ def annotate(doc: Doc, record: Record, conversion: Conversion) -> int:
 
     RETURNS: how many mentions cut a token and were widened to it in `doc.spans` and `doc.ents`.
     """
-    assert doc.text == record.text
-    if record.sentences:
-        sentence_starts = {start for start, _ in record.sentences}
-        for token in doc:
-            token.is_sent_start = token.idx in sentence_starts
-    starts = [token.idx for token in doc]
-    ends = [token.idx + len(token) for token in doc]
-    spans = []
-    n_widened = 0
-    for mention in record.mentions:
-        if len(mention.fragments) > 1:
-            continue
-        ((start, end),) = mention.fragments
-        first, beyond = bisect_right(ends, start), bisect_left(starts, end)
-        if first < beyond:
-            spans.append(Span(doc, first, beyond, label=mention.type))
-            n_widened += (starts[first], ends[beyond - 1]) != (start, end)
-    doc.spans["gold"] = spans
-    doc.set_ents(filter_spans(spans))
-    doc.user_data["vaner"] = {
-        "corpus": conversion.corpus,
-        "id": record.id,
-        "pmid": record.pmid,
-        "types": list(conversion.types or ()),
-        "partial": list(conversion.partial),
-        "names": dict(conversion.names),
-        "mentions": [
-            [mention.type, [list(fragment) for fragment in mention.fragments], list(mention.ids)]
-            for mention in record.mentions
-        ],
-        "masked": [],
-    }
-    return n_widened
+    gold = Gold(
+        corpus=conversion.corpus,
+        id=record.id,
+        pmid=record.pmid,
+        types=conversion.types or (),
+        partial=conversion.partial,
+        names=conversion.names,
+        mentions=record.mentions,
+        alternatives=record.alternatives,
+    )
+    doc.user_data[KEY] = gold.to_user_data()
+    return mark_record(doc, record)
 
 
 def _documents(
@@ -203,6 +186,13 @@ def _documents(
         yield doc, record, annotate(doc, record, conversion)
 
 
+def with_corpus_name(conversion: Conversion, name: str | Mapping[str, str]) -> Conversion:
+    """The conversion with the name of the corpus in an instruction: of a type, or of all types."""
+    if isinstance(name, str):
+        name = dict.fromkeys((*used_types(conversion), *conversion.partial), name)
+    return replace(conversion, names=name)
+
+
 def records(
     conversion: Conversion, report: ConversionReport, *, progress: Progress = iter
 ) -> Iterator[Record]:
@@ -212,7 +202,7 @@ def records(
     """
     used = {*used_types(conversion), *conversion.partial}
     for type_ in used:
-        if not type_.strip() or any(mark in type_ for mark in ":=\n\r"):
+        if not is_type_name(type_):
             raise VanerError(Messages.VE216.format(name=type_))
     pmids = _read_pmids(conversion.pmids)
     for record in progress(_read(conversion, report.note)):
@@ -287,21 +277,25 @@ def _prepared(
     report: ConversionReport,
 ) -> Record:
     """The record with our types, without the mentions that are not used, with its PMID."""
-    mentions = []
-    for mention in record.mentions:
-        type_ = conversion.type_map.get(mention.type, mention.type)
-        if type_ in used:
-            mentions.append(replace(mention, type=type_))
-        else:
-            report.unused[mention.type] += 1
+
+    def ours(found: Iterable[Mention]) -> tuple[Mention, ...]:
+        kept = []
+        for mention in found:
+            type_ = conversion.type_map.get(mention.type, mention.type)
+            if type_ in used:
+                kept.append(replace(mention, type=type_))
+            else:
+                report.unused[mention.type] += 1
+        return sorted_mentions(kept, report.note, record.source)
+
+    mentions, alternatives = ours(record.mentions), ours(record.alternatives)
     pmid = record.pmid or pmids.get(record.id)
     ids_are_pmids = conversion.ids_are_pmids
     if ids_are_pmids is None:
         ids_are_pmids = get_format(conversion.format).ids_are_pmids
     if ids_are_pmids and pmid is None and (match := _PMID.fullmatch(record.id)):
         pmid = match[1]
-    kept = sorted_mentions(mentions, report.note, record.source)
-    return replace(record, mentions=kept, pmid=pmid)
+    return replace(record, mentions=mentions, alternatives=alternatives, pmid=pmid)
 
 
 def _make_tokenizer(name: str) -> Tokenizer:
@@ -315,11 +309,3 @@ def _make_tokenizer(name: str) -> Tokenizer:
         nlp.tokenizer = combined_rule_tokenizer(nlp)
     tokenizer: Tokenizer = nlp.tokenizer
     return tokenizer
-
-
-def write_beside(files: Mapping[Path, bytes]) -> None:
-    """Write all files under other names first, so that none is ever seen half-written."""
-    for path, content in files.items():
-        path.with_name(path.name + ".part").write_bytes(content)
-    for path in files:
-        path.with_name(path.name + ".part").replace(path)

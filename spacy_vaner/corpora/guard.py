@@ -38,6 +38,8 @@ _ANCHOR = 16
 _JOINED = 3
 """Neighbouring pieces that are indexed as one sentence (abbreviations end in a full stop too)."""
 _FILE_VERSION = 1
+PROTECTED_FILE = "protected.msgpack"
+"""Name of the index that stands beside converted corpora."""
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _WORD = re.compile(r"\S*\w\S*")
@@ -126,6 +128,7 @@ class ProtectedIndex:
         self._pmids: dict[str, set[int]] = {}
         # anchor -> (length, hash) of the whole folded sentence -> sources
         self._sentences: dict[int, dict[tuple[int, int], set[int]]] = {}
+        self._texts: set[bytes] = set()
 
     @classmethod
     def from_files(cls, *, test: Iterable[Path] = (), dev: Iterable[Path] = ()) -> ProtectedIndex:
@@ -140,6 +143,20 @@ class ProtectedIndex:
                 for doc in read_docs(path):
                     index.protect(doc, kind)
         return index
+
+    def update(self, other: ProtectedIndex) -> None:
+        """Protect what another index protects too."""
+        numbers = {}
+        for number, source in enumerate(other._sources):
+            if source not in self._sources:
+                self._sources.append(source)
+            numbers[number] = self._sources.index(source)
+        for pmid, found in other._pmids.items():
+            self._pmids.setdefault(pmid, set()).update(numbers[n] for n in found)
+        for anchor, entries in other._sentences.items():
+            ours = self._sentences.setdefault(anchor, {})
+            for sentence, found in entries.items():
+                ours.setdefault(sentence, set()).update(numbers[n] for n in found)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -176,10 +193,16 @@ class ProtectedIndex:
         number = self._sources.index(source)
         if pmid and source.kind == "test":
             self._pmids.setdefault(pmid, set()).add(number)
+        # The views of a corpus have much of their text in common.
+        message = f"{number} {sentences} {text}".encode("utf8", "surrogatepass")
+        key = hashlib.blake2b(message, digest_size=16).digest()
+        if key in self._texts:
+            return
+        self._texts.add(key)
         folded = _Folded(text)
         for start, end in {*sentences, *_possible_sentences(text)}:
-            sentence = folded.between(start, end)
             if len(_WORD.findall(text, start, end)) >= MIN_WORDS:
+                sentence = folded.between(start, end)
                 entries = self._sentences.setdefault(crc32(sentence[:_ANCHOR]), {})
                 entries.setdefault((len(sentence), _hash(sentence)), set()).add(number)
 

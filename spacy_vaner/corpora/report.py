@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from spacy_vaner.types import Mention, Record
 
@@ -19,6 +20,7 @@ class ConversionReport:
     mentions: type -> number in the output. source_types: in the source, by its names.
     nested: contiguous mentions inside of another one; crossing: that overlap one otherwise.
     discontinuous: mentions of several fragments: kept, but in neither doc.spans nor doc.ents.
+    alternatives: boundaries that are right too, beside `mentions`.
     widened: mentions whose boundaries cut a token; in doc.spans they go to the token's end.
     unused: source type -> mentions that the type map or the list of types leaves out.
     notes: cause -> number of oddities in the source that were kept (misaligned: the text given
@@ -35,6 +37,7 @@ class ConversionReport:
     nested: int = 0
     crossing: int = 0
     discontinuous: int = 0
+    alternatives: int = 0
     widened: int = 0
     unused: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
@@ -66,6 +69,7 @@ class ConversionReport:
             self.sentences = (self.sentences or 0) + len(record.sentences)
         self.mentions.update(mention.type for mention in record.mentions)
         self.discontinuous += sum(len(mention.fragments) > 1 for mention in record.mentions)
+        self.alternatives += len(record.alternatives)
         nested, crossing = count_overlaps(record.mentions)
         self.nested += nested
         self.crossing += crossing
@@ -93,3 +97,39 @@ def count_overlaps(mentions: Sequence[Mention]) -> tuple[int, int]:
             crossing += 1
         furthest = max(furthest, end)
     return nested, crossing
+
+
+def remarks(report: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """What a reader of a report should look at, everything that is not simply there: count, what.
+
+    report: as to_dict gives it.
+    """
+    said = [
+        (report["nested"], "mentions inside of another one"),
+        (report["crossing"], "mentions that cross another one"),
+        (report["discontinuous"], "discontinuous mentions (in neither doc.spans nor doc.ents)"),
+        (report["alternatives"], "boundaries that are right too (alternatives: not trained)"),
+        (report["widened"], "mentions that cut a token, widened to it in doc.spans"),
+        (report["repeated_documents"], "documents with the identifier of an earlier one (kept)"),
+    ]
+    for cause, count in report["notes"].items():
+        said.append((count, f"{cause}, first in {report['examples'][cause][0]}"))
+    for type_, count in report["unused"].items():
+        said.append((count, f"mentions of {type_}: type not used"))
+    if guard := report["guard"]:
+        dropped_by, masked_by = _by(guard["dropped_by"]), _by(guard["masked_by"])
+        for cause, count in guard["dropped"].items():
+            said.append((count, f"documents left out by the guard: {cause}, {dropped_by}"))
+        masked = f"documents with sentences masked by the guard, {masked_by}"
+        said.append((guard["masked_documents"], masked))
+        for source, count in guard["official_split_stands"].items():
+            what = f"documents shared with {source}: kept, the official split stands"
+            said.append((count, what))
+    if against := report["against"]:
+        for source, count in against["dropped_by"].items():
+            said.append((count, f"documents shared with {source} (--against): kept"))
+    return [(count, what) for count, what in said if count]
+
+
+def _by(counts: Mapping[str, int]) -> str:
+    return "shared with " + ", ".join(f"{source} ({count})" for source, count in counts.items())

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping
 from heapq import nsmallest
 from pathlib import Path
 
+from spacy_vaner.corpora.batch import corpora_there, protection
 from spacy_vaner.corpora.catalogue import Corpus, View, catalogue, catalogue_conversion
-from spacy_vaner.corpora.convert import records
+from spacy_vaner.corpora.convert import Progress, records
 from spacy_vaner.corpora.guard import GuardCounts, ProtectedIndex
 from spacy_vaner.corpora.report import ConversionReport
+from spacy_vaner.files import write_whole
 from spacy_vaner.types import Mention, Offsets, Record
 
 N_EXAMPLES = 10
@@ -37,8 +39,10 @@ A discontinuous mention is shown from its first fragment to its last.
 
 *After the guard* is what is left of a training split once the documents that share a PubMed
 identifier or a sentence with a protected split of another corpus are left out, and the sentences
-that are shared with a dev split masked. BC4CHEMD was not at hand and could not protect; with it,
-less may be left of the corpora with chemicals.
+that are shared with a dev split masked. Protected are the corpora that figures are reported on: the
+paper's, CRAFT as a whole (*held out*), AnatEM and BioRED; `--protect NAME` adds others, as whoever
+reports a figure on one must ([conversion.md](conversion.md) tells what that costs). BC4CHEMD was
+not at hand and could not protect; with it, less may be left of the corpora with chemicals.
 
 The corpora come from their public sources, under their own licences; none of them is in this
 package. The folder that `--corpora-dir` names holds them at the places given below as *files*: as
@@ -57,6 +61,23 @@ A corpus of your own needs no place there: `convert INPUT OUTPUT --format …` r
 """
 
 
+def write_sheet(path: Path, corpora_dir: Path | None, *, progress: Progress = iter) -> list[str]:
+    """Write the sheet; the corpora that are wholly below a folder are counted.
+
+    progress: wraps the stream of records, of what is protected first.
+    RETURNS: the corpora that were counted.
+    RAISES VanerError: VE201 to VE203, a malformed file.
+    """
+    measured = {}
+    if corpora_dir is not None:
+        guard = protection(corpora_dir).index(progress=progress)
+        for name in corpora_there(corpora_dir):
+            measured[name] = measure(catalogue()[name], corpora_dir, guard, progress=progress)
+    previous = path.read_text(encoding="utf8") if path.exists() else ""
+    write_whole(path, make_sheet(previous, measured).encode("utf8"))
+    return [*measured]
+
+
 def make_sheet(previous: str, measured: Mapping[str, str]) -> str:
     """The sheet.
 
@@ -71,7 +92,9 @@ def make_sheet(previous: str, measured: Mapping[str, str]) -> str:
     return "\n".join(parts)
 
 
-def measure(corpus: Corpus, corpora_dir: Path, guard: ProtectedIndex) -> str:
+def measure(
+    corpus: Corpus, corpora_dir: Path, guard: ProtectedIndex, *, progress: Progress = iter
+) -> str:
     """Counts and examples of a corpus whose files are there.
 
     RAISES VanerError: VE214, a file is missing; VE201 to VE203, a malformed file.
@@ -87,9 +110,9 @@ def measure(corpus: Corpus, corpora_dir: Path, guard: ProtectedIndex) -> str:
             conversion = catalogue_conversion(corpus.name, name, split, corpora_dir=corpora_dir)
             report, counts, left = ConversionReport(), GuardCounts(), Counter[str]()
             sample = _Sample(corpus.name)
-            for record in records(conversion, report):
+            for record in records(conversion, report, progress=progress):
                 report.add_record(record, n_tokens=0, n_widened=0)
-                if split == "train":
+                if split == "train" and not view.is_held_out(split):
                     verdict = guard.check_text(record.text, corpus=corpus.name, pmid=record.pmid)
                     counts.add(verdict)
                     if not verdict.dropped:
@@ -98,7 +121,8 @@ def measure(corpus: Corpus, corpora_dir: Path, guard: ProtectedIndex) -> str:
                     sample.add(record)
             lines.append(
                 f"| {name} | {split} | {report.documents} | {report.sentences or '–'} "
-                f"| {_counted(report.mentions)} | {_guarded(split, report, counts, left)} |"
+                f"| {_counted(report.mentions)}{_alternatives(report)} "
+                f"| {_guarded(view, split, report, counts, left)} |"
             )
             if split == drawn_from and _shows_examples(corpus, name):
                 examples += sample.lines((*view.types, *view.partial))
@@ -117,7 +141,15 @@ def _types_left(record: Record, masked: Iterable[Offsets]) -> list[str]:
     ]
 
 
-def _guarded(split: str, report: ConversionReport, counts: GuardCounts, left: Counter[str]) -> str:
+def _alternatives(report: ConversionReport) -> str:
+    return f"; alternatives {report.alternatives}" if report.alternatives else ""
+
+
+def _guarded(
+    view: View, split: str, report: ConversionReport, counts: GuardCounts, left: Counter[str]
+) -> str:
+    if view.is_held_out(split):
+        return "held out"
     if split != "train":
         return "–"
     n_dropped = sum(counts.dropped.values())
@@ -204,14 +236,18 @@ def _measured_in(sheet: str) -> dict[str, str]:
 
 
 def _overview(corpora: Iterable[Corpus]) -> str:
-    lines = ["| corpus | complete | partial | licence |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| corpus | complete | partial | protected | licence |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for corpus in corpora:
         complete = sorted({type_ for view in corpus.views.values() for type_ in view.types})
         partial = sorted({type_ for view in corpus.views.values() for type_ in view.partial})
         anchor = re.sub(r"[^\w-]", "", corpus.name.lower())
         lines.append(
             f"| [{corpus.name}](#{anchor}) | {', '.join(complete) or '–'} "
-            f"| {', '.join(partial) or '–'} | {corpus.licence} |"
+            f"| {', '.join(partial) or '–'} | {'yes' if corpus.protected else 'no'} "
+            f"| {corpus.licence} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -227,13 +263,15 @@ def _described(corpus: Corpus) -> str:
         f"- cite: {corpus.citation or '–'}",
     ]
     for name, view in corpus.views.items():
-        lines += _described_view(name, view)
+        lines += _described_view(name, view, is_protected=corpus.protected)
     return "\n".join([*lines, ""])
 
 
-def _described_view(name: str, view: View) -> list[str]:
+def _described_view(name: str, view: View, *, is_protected: bool) -> list[str]:
     about = f", {view.about}" if view.about else ""
     protects = ", ".join(split for split in view.protects if split in view.files)
+    if protects and not is_protected:
+        protects = f"nothing, unless asked (`--protect`): {protects}"
     lines = [
         f"- view `{name}`{about}",
         f"  - format `{view.format}`; files {', '.join(f'`{place}`' for place in view.places())}",

@@ -107,6 +107,9 @@ def test_one_split_and_all_splits_of_the_catalogue(vaner):
     assert status == 0 and "sample.text.train.spacy 36" in output
     status, output = vaner(f"convert {corpus} --view text --output-dir all --split all")
     assert status == 0 and output.count("is up to date") == 3
+    every = corpus.replace("sample", "all", 1)
+    status, output = vaner(f"convert {every} --view text --output-dir all --protect DDI")
+    assert status == 0 and "sample.text.dev.spacy is up to date" in output
     assert Path("all/sample.text.dev.spacy").exists()
 
 
@@ -124,11 +127,13 @@ def test_one_split_and_all_splits_of_the_catalogue(vaner):
         ("--corpus sample", "give --output-dir and no other path"),
         ("--corpus sample x --output-dir y", "give --output-dir and no other path"),
         ("--corpus sample --output-dir y --format iob", "--format is for an INPUT of yours"),
-        ("--corpus sample --output-dir y --protect z.spacy", "--protect is for one file"),
+        ("--corpus sample --output-dir y --protect-dev z.spacy", "--protect-dev is for one file"),
         ("--corpus sample --split dev x.spacy", "one --view"),
         ("--corpus sample,BC5CDR --view text --split dev x.spacy", "one --corpus"),
         ("my.train.jsonl x.spacy -f jsonl --unprotected DDI", "--unprotected goes with"),
+        ("my.train.jsonl x.spacy -f jsonl --workers 2", "--workers go with"),
         ("--corpus none --view text --split dev x.spacy", "VE211"),
+        ("--corpus sample --output-dir y --protect none", "VE211"),
     ],
 )
 def test_what_cannot_be_is_said(vaner, line, message):

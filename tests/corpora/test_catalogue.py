@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from spacy_vaner.corpora import catalogue as catalogue_module
-from spacy_vaner.corpora.batch import convert_catalogue
+from spacy_vaner.corpora.batch import convert_catalogue, protected_corpora
 from spacy_vaner.corpora.catalogue import catalogue, catalogue_conversion
 from spacy_vaner.corpora.docbins import read_docs
 from spacy_vaner.corpora.formats import FORMATS, read_records
@@ -126,9 +127,15 @@ def test_what_is_up_to_date_is_left_alone(tmp_path):
     ]
 
 
+A_SENTENCE = "Whoever reports a figure on it has to protect it."
+
+
 @pytest.fixture
 def two_corpora(tmp_path, monkeypatch):
-    """A catalogue of two corpora: B's training split holds a document and a sentence of A's."""
+    """A catalogue of two corpora: B's training split holds a document and a sentence of A's.
+
+    A is protected, B is not.
+    """
     held = "Held out sentences have eight words or more here."
     shown = "Shown to choose by is this one, eight words."
     contents = {
@@ -149,6 +156,7 @@ def two_corpora(tmp_path, monkeypatch):
             "about": "",
             "source": "",
             "licence": "",
+            "protected": name == "a",
             "types": ["X"],
             "views": {"text": {"format": "jsonl", "files": files}},
         }
@@ -177,6 +185,60 @@ def test_corpora_that_no_figure_is_reported_on_do_not_protect(two_corpora):
     assert train.is_new and train.report["documents"] == 3
     with pytest.raises(VanerError, match="VE211: .*'c'"):
         list(convert_catalogue(["b"], out, corpora_dir=two_corpora, unprotected=["c"]))
+
+
+def test_a_corpus_protects_where_the_catalogue_says_so_or_where_it_is_asked(two_corpora):
+    """B holds a document of A's training split in its test split, and is not protected."""
+    (two_corpora / "b.test").write_text(json.dumps({"text": A_SENTENCE}) + "\n")
+    (two_corpora / "a.train").write_text(json.dumps({"text": A_SENTENCE}) + "\n")
+    out = two_corpora / "out"
+    *_, train = convert_catalogue(["a", "b"], out, corpora_dir=two_corpora, protect=["b"])
+    report = json.loads((out / "report.json").read_text())
+    assert report["open"] == []
+    assert report["files"]["a.text.train.spacy"]["guard"]["dropped_by"] == {"b test": 1}
+    list(convert_catalogue(["a", "b"], out, corpora_dir=two_corpora))
+    report = json.loads((out / "report.json").read_text())
+    assert report["open"] == ["b"]
+    assert report["files"]["a.text.train.spacy"]["documents"] == 1
+
+
+def test_the_training_split_of_a_corpus_that_is_protected_as_a_whole_is_not_made(two_corpora):
+    out = two_corpora / "out"
+    form = catalogue_module.catalogue()["a"].views["text"]
+    form.protects.update(train="test", dev="test")
+    files = list(convert_catalogue(["a"], out, corpora_dir=two_corpora))
+    assert [file.path.name for file in files] == ["a.text.test.spacy"]
+    report = json.loads((out / "report.json").read_text())
+    assert report["held_out"] == ["a text dev", "a text train"]
+    files = list(convert_catalogue(["a"], out, corpora_dir=two_corpora, unprotected=["a"]))
+    assert len(files) == 3
+
+
+def test_what_is_protected_by_default():
+    """The corpora that figures are reported on; CRAFT's training split is a test too."""
+    protected = [corpus.name for corpus in protected_corpora()]
+    assert protected == [
+        *("sample", "NCBI-disease", "BC5CDR", "BC2GM", "JNLPBA", "BC4CHEMD", "Linnaeus", "S800"),
+        *("CRAFT", "AnatEM", "BioRED"),
+    ]
+    for corpus, view in ROWS:
+        form = catalogue()[corpus].views[view]
+        held_out = [split for split in form.files if form.is_held_out(split)]
+        splits = [split for split in ("train", "dev") if split in form.files]
+        assert held_out == (splits if corpus == "CRAFT" else [])
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_same_files(tmp_path):
+    one = convert_sample(tmp_path / "one", views=["text"])
+    two = convert_sample(tmp_path / "two", views=["text"], workers=2)
+    assert [file.path.name for file in one] == [file.path.name for file in two]
+    for file in one:
+        again = tmp_path / "two" / file.path.name
+        assert again.read_bytes() == file.path.read_bytes()
+    # What goes wrong in a process is told by this one.
+    error = pickle.loads(pickle.dumps(VanerError("VE201: a line")))
+    assert isinstance(error, VanerError) and str(error) == "VE201: a line"
 
 
 def test_a_changed_protected_split_makes_training_splits_anew(two_corpora):

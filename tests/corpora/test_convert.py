@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import spacy
@@ -13,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacy_vaner.corpora.convert import Conversion, annotate, convert, words_to_doc
-from spacy_vaner.corpora.docbins import read_docs
+from spacy_vaner.corpora.docbins import docs_to_bytes, read_docs
 from spacy_vaner.corpora.guard import ProtectedIndex
 from spacy_vaner.errors import VanerError
+from spacy_vaner.gold import get_gold
 from spacy_vaner.types import Mention, Record
 
 NLP = spacy.blank("en")
@@ -95,6 +97,39 @@ def test_what_a_document_carries(run):
     assert (report.documents, report.sentences, report.tokens) == (1, None, 8)
     assert (report.nested, report.crossing) == (1, 0)
     assert (report.discontinuous, report.widened) == (1, 1)
+
+
+def test_alternatives_are_carried_under_our_types_and_not_trained(tmp_path):
+    (tmp_path / "in.in").write_text("A1 the p53 gene binds\n")
+    (tmp_path / "GENE.eval").write_text("A1|3 5|p53\n")
+    (tmp_path / "ALTGENE.eval").write_text("A1|3 9|p53 gene\nA1|3 9|p53 gene\n")
+    conversion = Conversion((tmp_path / "in.in",), "bc2gm", type_map={"GENE": "Gene"})
+    report = convert(conversion, tmp_path / "out.spacy")
+    (doc,) = read_docs(tmp_path / "out.spacy")
+    gold = get_gold(doc)
+    assert gold.types == ("Gene",)
+    assert gold.mentions == (Mention("Gene", ((4, 7),)),)
+    assert gold.alternatives == (Mention("Gene", ((4, 12),)),)
+    assert [span.text for span in doc.spans["gold"]] == ["p53"]
+    assert (report.alternatives, report.notes) == (1, {"repeated mention": 1})
+
+
+def test_documents_are_read_and_written_in_several_threads(tmp_path):
+    """srsly's registries of converters are exchanged for the length of a call, and come back."""
+    from srsly.msgpack import msgpack_decoders, msgpack_encoders
+
+    def work(number):
+        docs = [NLP(f"{number} is {i}") for i in range(20)]
+        for doc in docs:
+            doc.user_data["vaner"] = {"id": str(number)}
+        path = tmp_path / f"{number}.spacy"
+        path.write_bytes(docs_to_bytes(docs))
+        return [(doc.text, doc.user_data["vaner"]["id"]) for doc in read_docs(path)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for number, found in enumerate(threads.map(work, range(8))):
+            assert found == [(f"{number} is {i}", str(number)) for i in range(20)]
+    assert "get_all" not in vars(msgpack_encoders) | vars(msgpack_decoders)
 
 
 def test_the_tokens_of_the_corpus_and_its_sentences(run):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_vaner.corpora.formats import FORMATS, read_records
+from spacy_vaner.corpora.formats import FORMATS, read_records, write_records
 from spacy_vaner.errors import VanerError
 from spacy_vaner.types import Mention, Record
 
@@ -281,3 +281,22 @@ def test_mentions_under_another_name_are_no_corpus_of_negatives(tmp_path: Path, 
     path.write_text(json.dumps({"text": "Aspirin", key: [[0, 7, "Chemical"]]}), encoding="utf8")
     with pytest.raises(VanerError, match=f'line 1.*"ents".*{key}'):
         list(read_records(path, "jsonl"))
+
+
+def test_alternatives_of_bc2gm_are_kept_apart(tmp_path):
+    (tmp_path / "test.in").write_text("A1 the p53 gene binds\n")
+    (tmp_path / "GENE.eval").write_text("A1|3 5|p53\n")
+    (tmp_path / "ALTGENE.eval").write_text("A1|3 9|p53 gene\n")
+    (tmp_path / "ALTERATION.eval").write_text("A1|10 14|binds\n")
+    (record,) = read_records(tmp_path / "test.in", "bc2gm")
+    # ALTERATION is a type of its own: there is no ERATION.eval.
+    assert record.mentions == (Mention("GENE", ((4, 7),)), Mention("ALTERATION", ((13, 18),)))
+    assert record.alternatives == (Mention("GENE", ((4, 12),)),)
+    for name, path in (("bc2gm", "out/test.in"), ("spacy", "out.spacy")):
+        write_records([record], tmp_path / path, name)
+        (again,) = read_records(tmp_path / path, name)
+        assert (again.mentions, again.alternatives) == (record.mentions, record.alternatives)
+    assert (tmp_path / "out/ALTGENE.eval").read_text() == "A1|3 9|p53 gene\n"
+    notes = []
+    write_records([record], tmp_path / "out.jsonl", "jsonl", note=lambda *note: notes.append(note))
+    assert notes == [("alternative boundaries left out", "A1")]

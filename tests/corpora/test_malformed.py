@@ -27,7 +27,12 @@ RECORDS = [
         ),
     ),
     Record("2", "Nothing here & there.", ()),
-    Record("3", "p53 binds.", (Mention("Gene", ((0, 3),)),)),
+    Record(
+        "3",
+        "p53 binds.",
+        (Mention("Gene", ((0, 3),)),),
+        alternatives=(Mention("Gene", ((0, 9),)),),
+    ),
 ]
 
 

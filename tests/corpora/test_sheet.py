@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spacy_vaner.corpora.batch import protect_conversion, protected_conversions
+from spacy_vaner.corpora.batch import protection
 from spacy_vaner.corpora.catalogue import catalogue
 from spacy_vaner.corpora.guard import ProtectedIndex, Source
 from spacy_vaner.corpora.sheet import N_EXAMPLES, make_sheet, measure
@@ -42,12 +42,11 @@ def test_every_corpus_is_counted_and_every_type_shown():
 
 
 @pytest.mark.external
+@pytest.mark.timeout(3600)
 def test_the_sheet_is_what_the_corpora_hold():
     """Needs VANER_CORPORA_DIR, the folder that holds the corpora."""
     folder = Path(os.environ["VANER_CORPORA_DIR"])
-    guard = ProtectedIndex()
-    for kind, conversion in protected_conversions(folder)[0]:
-        protect_conversion(guard, conversion, kind)
+    guard = protection(folder).index()
     measured = {
         name: measure(corpus, folder, guard)
         for name, corpus in catalogue().items()

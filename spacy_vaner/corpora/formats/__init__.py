@@ -82,7 +82,14 @@ def write_records(
     if row.write is None:
         known = ", ".join(sorted(name for name, form in FORMATS.items() if form.write))
         raise VanerError(Messages.VE218.format(name=format_name, known=known))
-    row.write(records, path, note=note, **options)
+
+    def told() -> Iterator[Record]:
+        for record in records:
+            if record.alternatives and "alternatives" not in row.carries:
+                note("alternative boundaries left out", record.id)
+            yield record
+
+    row.write(told(), path, note=note, **options)
 
 
 __all__ = ["FORMATS", "Format", "Note", "get_format", "ignore", "read_records", "write_records"]

@@ -34,7 +34,8 @@ class Format:
         noted. Every format can say documents, types and contiguous mentions that do not overlap.
     selects: `read` takes keep=…, which it asks of an identifier before it reads the document.
     carries: what it can say beyond that: "text" (exact, white space included), "nested"
-        (overlapping mentions of one type too), "discontinuous", "sentences", "ids".
+        (overlapping mentions of one type too), "discontinuous", "sentences", "ids",
+        "alternatives".
     """
 
     read: Callable[..., Iterator[Record]]

@@ -27,20 +27,17 @@ _ANSWER = re.compile(r"([^|\s]+)\|(\d+) (\d+)\|(.*)")
 _ALTERNATIVE = "ALT"
 
 
-def read(path: Path, *, note: Note = ignore, alternatives: bool = False) -> Iterator[Record]:
+def read(path: Path, *, note: Note = ignore) -> Iterator[Record]:
     """Read `train.in` or `test.in` (`ID sentence` per line) with the answers beside it.
 
     Answers (`ID|first last|text`) count characters without white space, the last one included.
-    Each TYPE.eval beside the sentences holds the mentions of a type: GENE.eval those of GENE.
+    Each TYPE.eval beside the sentences holds the mentions of a type: GENE.eval those of GENE, and
+    ALTGENE.eval the alternatives to them, which the official score takes for a mention too.
 
-    alternatives: read ALTTYPE.eval too, other spans that the official score takes for a mention;
-        they are mentions of type ALTGENE.
     RAISES VanerError: VE201 to VE203, a malformed or missing file.
     """
     (sentences,) = files_in(path)
     answers = sorted(path.parent.glob("*.eval"))
-    if not alternatives:
-        answers = [file for file in answers if not file.stem.startswith(_ALTERNATIVE)]
     if not answers:
         reason = "there is no .eval file (GENE.eval) beside it"
         raise VanerError(Messages.VE202.format(path=path, reason=reason))
@@ -77,20 +74,26 @@ def _answers(files: list[Path]) -> dict[str, list[_Answer]]:
 
 def _record(id_: str, text: str, answers: list[_Answer], note: Note, where: str) -> Record:
     black = [i for i, character in enumerate(text) if not character.isspace()]
-    mentions = []
-    for file, number, type_, (_, first, last, surface) in answers:
+    found: dict[bool, list[Mention]] = {True: [], False: []}
+    for file, number, name, (_, first, last, surface) in answers:
         if not int(first) <= int(last) < len(black):
             expected = f"first <= last among the {len(black)} characters that are no white space"
             raise malformed(file, number, expected, f"{first} {last}")
         start, end = black[int(first)], black[int(last)] + 1
         if squeezed(surface) != squeezed(text[start:end]):
             note("misaligned", f"{file}:{number}")
-        mentions.append(Mention(type_, ((start, end),)))
-    return Record(id_, text, sorted_mentions(mentions, note, where), source=where)
+        # A type of its own may begin so too: "ALTERATION".
+        main = name.removeprefix(_ALTERNATIVE)
+        is_alternative = main != name and file.with_name(f"{main}.eval").exists()
+        found[is_alternative].append(Mention(main if is_alternative else name, ((start, end),)))
+    mentions, alternatives = (
+        sorted_mentions(found[is_alt], note, where) for is_alt in (False, True)
+    )
+    return Record(id_, text, mentions, source=where, alternatives=alternatives)
 
 
 def write(records: Iterable[Record], path: Path, *, note: Note = ignore) -> None:
-    """Write the sentences, and TYPE.eval beside them for every type that occurs.
+    """Write the sentences, and TYPE.eval (ALTTYPE.eval) beside them for every type that occurs.
 
     A document is written as its sentences where it has any, else as one; line ends become blanks.
     """
@@ -105,12 +108,14 @@ def write(records: Iterable[Record], path: Path, *, note: Note = ignore) -> None
             black = [i for i, character in enumerate(text) if not character.isspace()]
             id_ = re.sub(r"[|\s]", "_", record.id) or "_"
             sentences.write(f"{id_} {text}\n")
-            for mention in record.mentions:
+            answers = [("", mention) for mention in record.mentions]
+            answers += [(_ALTERNATIVE, mention) for mention in record.alternatives]
+            for prefix, mention in answers:
                 if len(mention.fragments) > 1:
                     note("discontinuous mention left out", record.id)
                     continue
                 ((start, end),) = mention.fragments
-                name = f"{single_line(mention.type).replace('/', '_')}.eval"
+                name = f"{prefix}{single_line(mention.type).replace('/', '_')}.eval"
                 if name not in files:
                     beside = stack.enter_context(written_beside(path.with_name(name)))
                     files[name] = stack.enter_context(beside.open("w", encoding="utf8"))
@@ -121,7 +126,6 @@ def write(records: Iterable[Record], path: Path, *, note: Note = ignore) -> None
 FORMAT = Format(
     read,
     "BC2GM: train.in or test.in, GENE.eval beside it",
-    options=("alternatives",),
     write=write,
-    carries=frozenset({"text", "nested"}),
+    carries=frozenset({"text", "nested", "alternatives"}),
 )

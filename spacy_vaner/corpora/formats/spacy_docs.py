@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import spacy
 from spacy.tokens import Doc, Span
-from spacy.util import filter_spans
 
-from spacy_vaner.corpora.docbins import docs_to_bytes, read_docs, words_to_doc
+from spacy_vaner.corpora.docbins import (
+    SPANS_KEY,
+    docs_to_bytes,
+    mark_record,
+    read_docs,
+    words_to_doc,
+)
 from spacy_vaner.corpora.formats.base import (
     Format,
     Note,
@@ -22,9 +27,9 @@ from spacy_vaner.corpora.formats.base import (
     write_lines,
     written_beside,
 )
+from spacy_vaner.gold import KEY, Gold
 from spacy_vaner.types import Mention, Offsets, Record
 
-SPANS_KEY = "gold"
 _SPAN_LISTS = ("ents", "spans", "entities", "label", "labels")
 _SPAN = '{"start": …, "end": …, "label": …} or [start, end, label] inside the text'
 
@@ -42,9 +47,10 @@ def read_docbin(
     """
     for number, doc in enumerate(read_docs(path), start=1):
         where = f"{path}:{number}"
-        data = doc.user_data.get("vaner") or {}
+        data = doc.user_data.get(KEY) or {}
+        alternatives = _our_mentions(path, number, doc, data, "alternatives")
         if "mentions" in data:
-            mentions = _our_mentions(path, number, doc, data["mentions"])
+            mentions = _our_mentions(path, number, doc, data, "mentions")
         else:
             spans = [*doc.ents, *doc.spans.get(spans_key or SPANS_KEY, ())]
             found = {
@@ -63,19 +69,22 @@ def read_docbin(
             sentences=sentences,
             pmid=pmid,
             source=where,
+            alternatives=sorted_mentions(alternatives, note, where),
         )
 
 
-def _our_mentions(path: Path, number: int, doc: Doc, rows: Iterable[Any]) -> list[Mention]:
+def _our_mentions(
+    path: Path, number: int, doc: Doc, data: Mapping[str, Any], key: str
+) -> list[Mention]:
     mentions = []
     try:
-        for type_, fragments, ids in rows:
+        for type_, fragments, ids in data.get(key, ()):
             pairs = tuple((int(start), int(end)) for start, end in fragments)
             if not pairs or not all(0 <= start < end <= len(doc.text) for start, end in pairs):
                 raise ValueError(f"offsets {pairs} of {type_}")
             mentions.append(Mention(type_, pairs, tuple(ids)))
     except (TypeError, ValueError) as error:
-        expected = 'doc.user_data["vaner"]["mentions"] as docs/formats.md says'
+        expected = f'doc.user_data["vaner"]["{key}"] as docs/formats.md says'
         raise malformed(path, number, expected, str(error)) from error
     return mentions
 
@@ -96,25 +105,16 @@ def write_docbin(records: Iterable[Record], path: Path, *, note: Note = ignore) 
         for record in records:
             own_words = record.words is not None
             doc = words_to_doc(record, nlp.vocab) if own_words else nlp.make_doc(record.text)
-            if record.sentences:
-                starts = {start for start, _ in record.sentences}
-                for token in doc:
-                    token.is_sent_start = token.idx in starts
-            contiguous = [m for m in record.mentions if len(m.fragments) == 1]
-            spans = [
-                doc.char_span(*m.fragments[0], label=m.type, alignment_mode="expand")
-                for m in contiguous
-            ]
-            doc.spans[SPANS_KEY] = [span for span in spans if span is not None]
-            doc.set_ents(filter_spans(doc.spans[SPANS_KEY]))
-            doc.user_data["vaner"] = {
-                "id": record.id,
-                "pmid": record.pmid,
-                "mentions": [
-                    [m.type, [list(pair) for pair in m.fragments], list(m.ids)]
-                    for m in record.mentions
-                ],
-            }
+            mark_record(doc, record)
+            gold = Gold(
+                id=record.id,
+                pmid=record.pmid,
+                mentions=record.mentions,
+                alternatives=record.alternatives,
+            )
+            known = ("id", "pmid", "mentions", "alternatives")
+            data = gold.to_user_data()
+            doc.user_data[KEY] = {key: data[key] for key in known if key in data}
             yield doc
 
     with written_beside(path) as beside:
