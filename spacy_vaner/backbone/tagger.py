@@ -98,6 +98,7 @@ class Tagger(nn.Module):
         self.config: DecoderConfig = config
         self.hidden_size = self.config.hidden_size
         self.max_positions = longest_input(self.config) - first_position(config)
+        self._has_words = word_embedding(decoder) is not None
         self.backbone: nn.Module = lora.add_adapter(decoder, adapter) if adapter else decoder
         self.dropout = nn.Dropout(dropout)
         self.head = _new_head(self.hidden_size, question_width)
@@ -167,9 +168,11 @@ class Tagger(nn.Module):
 
     def states(self, input_ids: Tensor, lengths: Tensor, adapter: Adapter | None = None) -> Tensor:
         """Give the backbone's last states: (B, S, hidden_size), in the dtype that it computes."""
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :]
-        # Also for word features, which look at neighbours, padding has one content.
-        input_ids = input_ids.masked_fill(positions >= lengths[:, None], self.tokenizer.pad_id)
+        if self._has_words:
+            # A word must not go on into the padding behind it. Other backbones see it as it is, so
+            # that the self-check proves the mask.
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :]
+            input_ids = input_ids.masked_fill(positions >= lengths[:, None], self.tokenizer.pad_id)
         arguments = forward_arguments(
             self.config,
             input_ids,

@@ -21,7 +21,8 @@ from spacy_vaner.backbone.word_features import (
     word_key,
 )
 from spacy_vaner.errors import VanerError
-from spacy_vaner.training.checkpoints import backbone_files, write_folder
+from spacy_vaner.training.checkpoints import write_folder
+from spacy_vaner.training.language_model import backbone_files
 
 TEXTS = [
     "Cisplatin-induced nephrotoxicity in BRCA1-deficient mice.",
