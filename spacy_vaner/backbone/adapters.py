@@ -203,7 +203,7 @@ class AdapterList(nn.Module):
         adapter = self._make(types, lora, asked_as=asked_as, base=base)
         adapter.load(tensors, where=where)
         adapter.trainable = False
-        return adapter.eval()
+        return adapter
 
     def put_on(self, adapter: Adapter) -> None:
         """Let an adapter tag its types, which no other one may tag, and freeze what is beneath."""
@@ -214,7 +214,7 @@ class AdapterList(nn.Module):
                 _set_trainable(parameter, False)
         name = str(self._n_made)
         self._n_made += 1
-        self.add_module(name, adapter)
+        self.add_module(name, adapter.train(tagger.training))
         modules = {_plain_name(path): m for path, m in tagger.backbone.named_modules()}
         # Around a layer of PEFT's, not inside: that is where merged and unmerged are alike.
         self._hooks[name] = [

@@ -44,6 +44,10 @@ VALID: dict[str, dict[str, Any]] = {
     "spacy-vaner.Corpus.v1": {"paths": "a.spacy"},
     "spacy-vaner.ner_scorer.v1": {},
     "spacy-vaner.add_adapter.v1": {"types": ["Anatomy"]},
+    "spacy-vaner.no_instruction.v1": {},
+    "spacy-vaner.char_ngram_retriever.v1": {},
+    "spacy-vaner.dense_retriever.v1": {"name": "a/b"},
+    "spacy-vaner.AdamW.v1": {},
 }
 WRONG: dict[str, dict[str, Any]] = {
     "spacy-vaner.VanerTagger.v1": {
@@ -60,6 +64,8 @@ WRONG: dict[str, dict[str, Any]] = {
         "revision": 5,
         "dtype": "int3",
         "attn_implementation": "flash",
+        "quantization": "nf3",
+        "gradient_checkpointing": "maybe",
     },
     "spacy-vaner.small_llama.v1": {
         "hidden_size": "3x",
@@ -87,6 +93,10 @@ WRONG: dict[str, dict[str, Any]] = {
     },
     "spacy-vaner.ner_scorer.v1": {"key": "x"},
     "spacy-vaner.add_adapter.v1": {"types": 3, "component": 3, "lora": 12},
+    "spacy-vaner.no_instruction.v1": {"type": "Gene"},
+    "spacy-vaner.char_ngram_retriever.v1": {"n_chars": "3x", "n_threads": 0.5},
+    "spacy-vaner.dense_retriever.v1": {"name": 3, "max_subwords": "3x", "device": 3},
+    "spacy-vaner.AdamW.v1": {"beta1": "3x", "weight_decay": "3x", "grad_clip": "3x"},
 }
 
 
