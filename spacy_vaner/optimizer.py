@@ -33,7 +33,7 @@ def adamw(
     )
 
 
-class AdamW(Optimizer):  # type: ignore[misc]  # without types
+class AdamW(Optimizer):
     """thinc's AdamW for the weights of other components, torch's for modules."""
 
     def __init__(

@@ -230,8 +230,8 @@ def checkpoint_layers(decoder: nn.Module, name: str) -> None:
     model: Any = decoder
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise VanerError(Messages.VE155.format(backbone=name))
-    # transformers 5 renamed it. Reentrant checkpoints would give adapters no gradient: the input
-    # of a frozen layer has none.
+    # transformers 5 renamed it. Reentrant checkpoints would need inputs that have a gradient, which
+    # frozen embeddings do not give.
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
 
