@@ -27,6 +27,7 @@ from spacy_vaner.cli.kb import (
     kb_search_command,
     kb_stats_command,
 )
+from spacy_vaner.cli.memory import memory_command
 from spacy_vaner.cli.pretrain import (
     prepare_command,
     pretrain_command,
@@ -85,6 +86,7 @@ vaner_app.command("protected-runs", no_args_is_help=True)(protected_runs_command
 vaner_app.command("prepare", no_args_is_help=True)(prepare_command)
 vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
+vaner_app.command("memory", no_args_is_help=True)(memory_command)
 vaner_app.command("import-adapter", no_args_is_help=True)(import_adapter_command)
 kb_app = typer.Typer(
     name="kb", help="Knowledge bases of names.", no_args_is_help=True, rich_markup_mode=None
