@@ -131,6 +131,11 @@ class Messages:
         "VE038: there is no vaner_ner component {name!r} in the pipeline ({known}). Set "
         "`component` of spacy-vaner.add_adapter.v1 to its name."
     )
+    VE039 = (
+        "VE039: asking = '{asking}', but the weights were trained for asking = '{trained}'. Set "
+        "asking = '{trained}', or initialize and train anew."
+    )
+    VE040 = "VE040: question_width = {question_width} must be 1 or more."
     VW030 = (
         "VW030: {setting} names {unknown}, which is asked nowhere, while it does not name "
         "{missing}. Is it spelled as in components.vaner_ner.types?"
@@ -617,6 +622,7 @@ class Messages:
         "VE622: the candidates {path} were made with another knowledge base than {kb}. Make them "
         "anew with `python -m spacy vaner dbr`, or name the other one."
     )
+    VE623 = "VE623: {options} exclude each other: phrases come from one place. Give one of them."
     VW601 = (
         "VW601: all names have the type {type}: training rows will have no negatives. Add names of "
         "other types, for instance anatomy or procedures."

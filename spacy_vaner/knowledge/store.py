@@ -98,6 +98,20 @@ class KnowledgeBase:
                 positions.setdefault(type, []).append(position)
         return positions
 
+    def positions(self, types: Sequence[str]) -> Sequence[int]:
+        """Positions of the names that have any of the types, sorted."""
+        if len(types) == 1:
+            return self.by_type.get(types[0], ())
+        key = tuple(types)
+        if key not in self._positions_of:
+            found = {position for type in types for position in self.by_type.get(type, ())}
+            self._positions_of[key] = sorted(found)
+        return self._positions_of[key]
+
+    @cached_property
+    def _positions_of(self) -> dict[tuple[str, ...], list[int]]:
+        return {}
+
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {name_key(name): position for position, name in enumerate(self.names)}
