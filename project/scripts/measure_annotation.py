@@ -132,7 +132,8 @@ def main() -> None:
         def by(engine: Engine, name: str) -> Callable[[Callable[[int, int], None]], None]:
             def run(tell: Callable[[int, int], None]) -> None:
                 def advance(progress: Progress) -> None:
-                    tell(progress.documents, progress.words)
+                    if progress.documents:
+                        tell(progress.documents, progress.words)
 
                 output = Path(folder) / name
                 annotate(str(given), output, settings, engine=engine, on_progress=advance)

@@ -167,8 +167,9 @@ class Annotator:
             for document, doc in self._docs(shard.documents):
                 if isinstance(doc, Exception):
                     reason = f"the pipeline failed ({type(doc).__name__}: {doc})"
-                    file = shard.source
-                    rejections.append(Rejection(file, document.position, reason, document.id))
+                    rejections.append(
+                        Rejection(document.file, document.position, reason, document.id)
+                    )
                     continue
                 found, across = find(document, doc, self.settings.model_name)
                 annotated.append(Annotated(document, found, doc))

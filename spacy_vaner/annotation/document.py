@@ -72,6 +72,7 @@ class Document:
     text: as it came; passages cover it, with blanks between them.
     annotations: those that the source has.
     position: where in its file it starts, for messages ("line 12").
+    file: the name of that file; whoever opened it adds it.
     """
 
     id: str
@@ -81,13 +82,14 @@ class Document:
     pmid: str | None = None
     native: Native | None = None
     position: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A document, or the rest of a file, that could not be read or annotated.
 
-    file: the name under which results are written. id: of the document, None where not known.
+    file: its name, relative to the input. id: of the document, None where not known.
     """
 
     file: str

@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -262,7 +262,7 @@ def _within(found: Document | Rejection, name: str, limits: Limits) -> Document 
             f"{limits.document_characters:,} (--max-characters)"
         )
         return Rejection(name, found.position, reason, found.id)
-    return found
+    return replace(found, file=name) if isinstance(found, Document) else found
 
 
 def cut(source: Source, limits: Limits) -> Iterator[Shard]:

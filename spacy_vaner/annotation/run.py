@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from spacy_vaner.annotation.annotator import Annotator, Settings
+from spacy_vaner.annotation.annotator import Annotator, Settings, load_pipeline
 from spacy_vaner.annotation.document import Document
 from spacy_vaner.annotation.formats import get_output
 from spacy_vaner.annotation.inputs import Shard, Source, cut, find_sources
@@ -24,7 +25,7 @@ _WAITING = 2
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is, after each shard.
+    """How far a run is: at the start, then after each shard.
 
     documents: annotated in this run. read_bytes of all_bytes: of the input, as it is stored, with
     what was done before; all_bytes is None for standard input.
@@ -67,6 +68,7 @@ def annotate(
     n_documents = n_words = 0
     read_bytes = sum(source.size_bytes or 0 for source in sources if source not in left)
     is_complete = False
+    on_progress(Progress(0, 0, read_bytes, all_bytes))
     try:
         for receipt, n_bytes in engine(left, store, settings) if left else ():
             read_bytes += n_bytes
@@ -180,6 +182,8 @@ _worker: Annotator | None = None
 
 def _start_worker(settings: Settings, folder: Path) -> None:
     global _worker
+    # Ctrl-C is for the process that gives out the work; it ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker = Annotator(settings, folder)
 
 
@@ -192,7 +196,7 @@ def _in_processes(
     sources: list[Source], store: Store, settings: Settings, n_workers: int
 ) -> Iterator[tuple[Receipt | None, int]]:
     # Loaded here first: a model that cannot be loaded is told in a sentence, not as a dead worker.
-    Annotator(settings, store.folder)
+    load_pipeline(settings)
     # A forked process with threads of torch hangs; a new one reads this at its start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     pool = ProcessPoolExecutor(

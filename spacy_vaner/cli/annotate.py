@@ -122,14 +122,14 @@ def _annotate(
 
         def advance(progress: Progress) -> None:
             bar.total = progress.all_bytes
+            if not progress.documents:
+                # What an earlier run did says nothing about the time that is left.
+                bar.initial = progress.read_bytes
             elapsed = bar.format_dict["elapsed"] or 1e-9
             bar.set_postfix_str(
                 f"{progress.documents:,} documents, {progress.documents / elapsed:.1f}/s",
                 refresh=False,
             )
-            if bar.n == 0 and progress.documents == 0:
-                # What an earlier run did says nothing about the time that is left.
-                bar.initial = progress.read_bytes
             bar.update(progress.read_bytes - bar.n)
 
         totals = annotate(

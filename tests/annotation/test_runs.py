@@ -327,7 +327,7 @@ def test_a_document_that_the_pipeline_fails_on_is_rejected(given, by_rules, rule
     assert (totals.documents, totals.rejected) == (7, 1)
     told = json.loads((tmp_path / "out/rejected.jsonl").read_text("utf8"))
     assert told == {
-        "file": "a",
+        "file": "a.jsonl",
         "position": "line 2",
         "id": "d1",
         "reason": "the pipeline failed (RuntimeError: no idea)",
@@ -538,7 +538,7 @@ def test_two_workers_write_the_bytes_of_one_and_a_killed_worker_is_told(
     killed = []
 
     def kill_one(progress):
-        if not killed:
+        if not killed and progress.documents:
             worker = next(
                 child
                 for child in psutil.Process().children()

@@ -18,30 +18,24 @@ from spacy_vaner.annotation.formats.base import InputFormat, OutputFormat
 from spacy_vaner.errors import Messages, VanerError
 
 INPUTS: dict[str, InputFormat] = {
-    "text": InputFormat(text.read, "plain text, one document a file", (".txt",), is_single=True),
-    "jsonl": InputFormat(jsonl.read, "JSONL, a document per line", (".jsonl",)),
-    "pubtator": InputFormat(pubtator.read, "PubTator", (".pubtator",)),
-    "bioc_xml": InputFormat(bioc.read_xml, "BioC XML", (".xml",), roots=("collection",)),
-    "bioc_json": InputFormat(bioc.read_json, "BioC JSON, PubTator 3's too", (".json",)),
-    "pubmed_xml": InputFormat(
-        pubmed.read, "PubMed's XML, as the baseline has it", (".xml",), roots=pubmed.ROOTS
-    ),
-    "jats": InputFormat(
-        jats.read, "JATS, PMC's full texts", (".nxml", ".xml"), roots=jats.ROOTS, is_single=True
-    ),
-    "spacy": InputFormat(spacy_docs.read, "spaCy's .spacy files (DocBin)", (".spacy",)),
+    "text": InputFormat(text.read, (".txt",), is_single=True),
+    "jsonl": InputFormat(jsonl.read, (".jsonl",)),
+    "pubtator": InputFormat(pubtator.read, (".pubtator",)),
+    "bioc_xml": InputFormat(bioc.read_xml, (".xml",), roots=("collection",)),
+    "bioc_json": InputFormat(bioc.read_json, (".json",)),
+    "pubmed_xml": InputFormat(pubmed.read, (".xml",), roots=pubmed.ROOTS),
+    "jats": InputFormat(jats.read, (".nxml", ".xml"), roots=jats.ROOTS, is_single=True),
+    "spacy": InputFormat(spacy_docs.read, (".spacy",)),
 }
 OUTPUTS: dict[str, OutputFormat] = {
-    "pubtator": OutputFormat(pubtator.write, "PubTator, without scores", ".pubtator"),
-    "bioc_xml": OutputFormat(bioc.write_xml, "BioC XML", ".bioc.xml"),
-    "bioc_json": OutputFormat(bioc.write_json, "BioC JSON", ".bioc.json"),
-    "brat": OutputFormat(brat.write, "brat standoff, folders of .txt with .ann", ""),
-    "jsonl": OutputFormat(jsonl.write, "JSONL, a document per line", ".jsonl"),
-    "parquet": OutputFormat(
-        parquet.write, "Parquet, a row per annotation", ".parquet", needs="pyarrow"
-    ),
-    "spacy": OutputFormat(spacy_docs.write, "spaCy's .spacy files (DocBin)", ".spacy"),
-    "html": OutputFormat(page.write, "a page to look at, by displaCy", ".html"),
+    "pubtator": OutputFormat(pubtator.write, ".pubtator"),
+    "bioc_xml": OutputFormat(bioc.write_xml, ".bioc.xml"),
+    "bioc_json": OutputFormat(bioc.write_json, ".bioc.json"),
+    "brat": OutputFormat(brat.write, ""),
+    "jsonl": OutputFormat(jsonl.write, ".jsonl"),
+    "parquet": OutputFormat(parquet.write, ".parquet", needs="pyarrow"),
+    "spacy": OutputFormat(spacy_docs.write, ".spacy"),
+    "html": OutputFormat(page.write, ".html"),
 }
 
 

@@ -26,7 +26,6 @@ class InputFormat:
     """
 
     read: Read
-    about: str
     suffixes: tuple[str, ...]
     roots: tuple[str, ...] = ()
     is_single: bool = False
@@ -41,7 +40,6 @@ class OutputFormat:
     """
 
     write: Write
-    about: str
     suffix: str
     needs: str = ""
 
