@@ -19,6 +19,7 @@ from wasabi import msg
 from spacy_vaner.cli.annotate import annotate_command
 from spacy_vaner.cli.convert import convert_command
 from spacy_vaner.cli.corpora import corpora_command
+from spacy_vaner.cli.dbr import dbr_command
 from spacy_vaner.cli.evaluate import evaluate_command
 from spacy_vaner.cli.import_adapter import import_adapter_command
 from spacy_vaner.cli.kb import (
@@ -33,6 +34,7 @@ from spacy_vaner.cli.pretrain import (
     pretrain_command,
     protected_runs_command,
 )
+from spacy_vaner.cli.rows import assemble_command, rows_command
 from spacy_vaner.cli.tokenizer import tokenizer_command
 from spacy_vaner.errors import VanerError, VanerWarning
 
@@ -85,6 +87,8 @@ vaner_app.command("tokenizer", no_args_is_help=True)(tokenizer_command)
 vaner_app.command("protected-runs", no_args_is_help=True)(protected_runs_command)
 vaner_app.command("prepare", no_args_is_help=True)(prepare_command)
 vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
+vaner_app.command("rows", no_args_is_help=True)(rows_command)
+vaner_app.command("assemble", no_args_is_help=True)(assemble_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
 vaner_app.command("memory", no_args_is_help=True)(memory_command)
 vaner_app.command("import-adapter", no_args_is_help=True)(import_adapter_command)
@@ -97,6 +101,7 @@ kb_app.command("index", no_args_is_help=True)(kb_index_command)
 kb_app.command("search", no_args_is_help=True)(kb_search_command)
 vaner_app.add_typer(kb_app)
 vaner_app.command("annotate", no_args_is_help=True)(annotate_command)
+vaner_app.command("dbr", no_args_is_help=True)(dbr_command)
 spacy_app.add_typer(vaner_app)
 
 __all__ = ["vaner_app"]

@@ -35,7 +35,7 @@ def dbr_command(
     ] = None,
     phrases_per_word: Annotated[
         float | None,
-        typer.Option("--phrases-per-word", help="Mined phrases of a sentence; default: 1.3"),
+        typer.Option("--phrases-per-word", help="Mined phrases of a sentence; default: 2.0"),
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Names per phrase")] = 16,
     min_score: Annotated[

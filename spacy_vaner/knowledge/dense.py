@@ -19,7 +19,7 @@ FILE = "index.faiss"
 NAMES_PER_LIST = 256
 """An approximate index looks into lists of about so many names …"""
 LISTS_SEARCHED = 32
-"""… and into so many of them: recall@10 is above 0.99 (docs/knowledge.md)."""
+"""… and into so many of them."""
 TRAINING_NAMES_PER_LIST = 64
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MAX_WORDS = 6
 """Longest phrase, in words; 98 % of the mentions of NCBI-disease and BC5CDR have no more."""
 
-PHRASES_PER_WORD = 1.3
-"""Finds 9 of 10 mentions with 22 to 25 phrases a sentence (docs/knowledge.md)."""
+PHRASES_PER_WORD = 2.0
+"""Finds 9 of 10 mentions with 25 to 30 phrases a sentence (docs/knowledge.md)."""
 
 FindPhrases = Callable[["Doc"], list["SentencePhrases"]]
 

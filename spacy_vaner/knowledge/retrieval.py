@@ -79,7 +79,7 @@ def dense_retriever(
     name: a folder or hub name of any encoder that transformers knows.
     revision: on the hub; set it where results are to be repeated.
     pooling: "cls" (SapBERT) or "mean" (its mean-token version, sentence encoders).
-    search: "exact", or "approximate": an eighth of the time, a quarter of the memory.
+    search: "exact", or "approximate": 8 bits a dimension, and only the nearest lists of names.
     max_subwords: names and phrases are cut there; SapBERT was trained with 25.
     device: "auto", "cpu", "cuda", "cuda:1".
     """
