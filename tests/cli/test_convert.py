@@ -130,7 +130,7 @@ def test_one_split_and_all_splits_of_the_catalogue(vaner):
         ("--corpus sample --output-dir y --protect-dev z.spacy", "--protect-dev is for one file"),
         ("--corpus sample --split dev x.spacy", "one --view"),
         ("--corpus sample,BC5CDR --view text --split dev x.spacy", "one --corpus"),
-        ("my.train.jsonl x.spacy -f jsonl --unprotected DDI", "--unprotected and --workers go with"),
+        ("my.train.jsonl x.spacy -f jsonl --unprotected DDI", "--unprotected and --workers"),
         ("my.train.jsonl x.spacy -f jsonl --workers 2", "--workers go with"),
         ("--corpus none --view text --split dev x.spacy", "VE211"),
         ("--corpus sample --output-dir y --protect none", "VE211"),
