@@ -213,8 +213,8 @@ class Messages:
         "made by `python -m spacy vaner tokenizer`, or initialise with texts to train one on."
     )
     VE127 = (
-        "VE127: `model.adapter.targets` = {targets} fits no linear layer of the backbone "
-        '({error}). Use "all-linear", or names of its layers.'
+        "VE127: `model.adapter.targets` = {targets} does not fit the backbone ({error}). "
+        'Use "all-linear", or names of its linear layers.'
     )
     VE130 = "VE130: the saved tagger has no {file}. Save the pipeline again, or copy all files."
     VE131 = (
@@ -322,8 +322,8 @@ class Messages:
 
     # adapters over a frozen tagger
     VE180 = (
-        "VE180: `targets` = {targets} of the adapter fit no linear layer of the backbone. Use "
-        '"all-linear", or some of: {known}.'
+        "VE180: the adapter's `targets` name {missing}, and no linear layer of the backbone is "
+        'called so. Use "all-linear", or some of: {known}.'
     )
     VE181 = (
         "VE181: {where} does not hold an adapter (no {file}). An adapter's folder is what "

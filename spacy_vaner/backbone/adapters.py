@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import Messages, VanerError
-from .settings import ALL_LINEAR, Lora, lora_from_dict
+from .settings import Lora, lora_from_dict
 
 if TYPE_CHECKING:
     from .tagger import Tagger
@@ -177,7 +177,7 @@ class AdapterList(nn.Module):
         """Make a fresh adapter for this tagger, which is trainable; `put_on` puts it on.
 
         seed: of its weights; the global generators are left as they are.
-        RAISES VanerError: VE180, no layer has the names in lora.targets.
+        RAISES VanerError: VE180, a name in lora.targets that no layer has.
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -271,17 +271,10 @@ class AdapterList(nn.Module):
     ) -> Adapter:
         (tagger,) = self._owner
         linear = _linear_layers(tagger.backbone)
-        targets = linear if lora.targets == ALL_LINEAR else lora.targets
-        layers = {
-            name: layer
-            for name, layer in linear.items()
-            if any(name == target or name.endswith(f".{target}") for target in targets)
-        }
-        if not layers:
+        if missing := lora.not_among(linear):
             known = sorted({name.rpartition(".")[2] for name in linear})
-            raise VanerError(
-                Messages.VE180.format(targets=list(lora.targets), known=", ".join(known))
-            )
+            raise VanerError(Messages.VE180.format(missing=missing, known=", ".join(known)))
+        layers = {name: layer for name, layer in linear.items() if lora.fits(name)}
         return Adapter(
             types,
             layers,

@@ -6,6 +6,7 @@ Names of parameters are PEFT's without the adapter's own name, as in its files
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any, NamedTuple
 
@@ -35,10 +36,14 @@ def add_adapter(decoder: nn.Module, adapter: Lora) -> nn.Module:
 
     The adapter is fp32 whatever the decoder's dtype. Embeddings are no linear layers, so none is
     adapted or copied. The decoder is changed in place.
-    RAISES VanerError: VE127, no layer has the names in `targets`.
+    RAISES VanerError: VE127, a name in `targets` that no layer has.
     """
     peft = _peft()
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    layers = [n for n, m in decoder.named_modules() if not isinstance(m, nn.Embedding)]
+    if missing := adapter.not_among(layers):
+        reason = f"no linear layer is called {', '.join(missing)}"
+        raise VanerError(Messages.VE127.format(targets=targets, error=reason))
     config = peft.LoraConfig(
         task_type=peft.TaskType.FEATURE_EXTRACTION,
         r=adapter.rank,
@@ -118,7 +123,8 @@ def _adapted_layers(model: nn.Module) -> list[tuple[str, Any]]:
 
 
 def _base_model(model: nn.Module) -> nn.Module:
-    if not isinstance(model, _peft().PeftModel):
+    # An adapter has loaded peft. Where there is none, training runs without peft.
+    if sys.modules.get("peft") is None or not isinstance(model, _peft().PeftModel):
         return model
     peft_model: Any = model
     decoder: nn.Module = peft_model.get_base_model()

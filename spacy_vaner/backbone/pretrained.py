@@ -232,7 +232,8 @@ def checkpoint_layers(decoder: nn.Module, name: str) -> None:
         raise VanerError(Messages.VE155.format(backbone=name))
     # transformers 5 renamed it. Reentrant checkpoints would need inputs that have a gradient, which
     # frozen embeddings do not give.
-    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(model, name) for name in names if hasattr(model, name))
     enable({"use_reentrant": False})
 
 

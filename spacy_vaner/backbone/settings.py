@@ -5,7 +5,7 @@ Imports nothing heavy: a config can be read and checked without torch. `to_dict`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 from ..errors import Messages, VanerError
@@ -131,6 +131,22 @@ class Lora:
             object.__setattr__(self, "targets", tuple(self.targets))
             named = bool(self.targets) and all(self.targets)
             _check(named, "adapter.targets", self.targets, "at least one name of a layer")
+
+    def fits(self, layer: str) -> bool:
+        """Whether a linear layer is adapted, by the end of its name."""
+        return self.targets == ALL_LINEAR or any(
+            f".{layer}".endswith(f".{target}") for target in self.targets
+        )
+
+    def not_among(self, layers: Collection[str]) -> list[str]:
+        """The targets that none of the layers is called; PEFT skips those without a word."""
+        if self.targets == ALL_LINEAR:
+            return [] if layers else [ALL_LINEAR]
+        return [
+            target
+            for target in self.targets
+            if not any(f".{layer}".endswith(f".{target}") for layer in layers)
+        ]
 
     def to_dict(self) -> dict[str, object]:
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)

@@ -503,7 +503,8 @@ def _assemble(
         torch.default_generator.manual_seed(seed)
         decoder = make_decoder()
         n_rows = _embedding(decoder).num_embeddings
-        if tokenizer.n_tokens > n_rows:
+        # Embeddings are padded by a few rows; half of them unused is another model's tokenizer.
+        if not n_rows / 2 <= tokenizer.n_tokens <= n_rows:
             raise VanerError(Messages.VE125.format(n_tokens=tokenizer.n_tokens, n_rows=n_rows))
         words = word_embedding(decoder)
         if words is not None:

@@ -38,7 +38,7 @@ def memory_command(
     from spacy_vaner.backbone.memory import count, memory_table, read_shape
     from spacy_vaner.backbone.settings import ALL_LINEAR, Lora
 
-    names = targets if targets == ALL_LINEAR else tuple(targets.split(","))
+    names = targets if targets == ALL_LINEAR else tuple(map(str.strip, targets.split(",")))
     counts = count(read_shape(backbone), Lora(rank=rank, targets=names))
     typer.echo(
         f"{counts.n_parameters:,} parameters; adapter and head: {counts.n_trained:,}, "

@@ -134,7 +134,6 @@ def test_activations_are_of_the_size_of_measured_ones(
     # While a layer is computed again, its insides come on top.
     measured[True] += measured[False] // n_layers
     ratios = {again: estimated[again] / measured[again] for again in measured}
-    print(storage, ratios)
     assert all(0.6 < ratio < 1.5 for ratio in ratios.values()), ratios
 
 
@@ -171,6 +170,9 @@ def test_a_config_alone_is_enough(llama_folder: Path, tmp_path: Path) -> None:
     for name in (str(tmp_path), str(config)):
         done = CliRunner().invoke(vaner_app, ["memory", name, "--rank", "2", "--rows", "4"])
         assert done.exit_code == 0 and "| nf4 |" in done.output
+    counts = count(read_shape(str(tmp_path)), Lora(targets=("q_proj", "v_proj")))
+    done = CliRunner().invoke(vaner_app, ["memory", str(tmp_path), "--targets", "q_proj, v_proj"])
+    assert f"adapter and head: {counts.n_trained:,}," in done.output
 
 
 def test_what_cannot_be_counted_is_named(tmp_path: Path) -> None:

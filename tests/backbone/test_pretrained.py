@@ -258,9 +258,13 @@ def test_a_hub_name_without_network_is_named() -> None:
         build_tagger(HFBackbone("org/nothing"), Lora())
 
 
-def test_a_tokenizer_of_another_backbone_is_named(save_backbone: Callable[..., Path]) -> None:
-    folder = save_backbone("Mistral", vocab_size=300)
-    with pytest.raises(VanerError, match=r"VE125.* 400 subwords.* 300.*tokenizer that came with"):
+@pytest.mark.parametrize("n_rows", [300, 900])
+def test_a_tokenizer_of_another_backbone_is_named(
+    n_rows: int, save_backbone: Callable[..., Path]
+) -> None:
+    folder = save_backbone("Mistral", vocab_size=n_rows)
+    message = rf"VE125.* 400 subwords.* {n_rows}.*tokenizer that came with"
+    with pytest.raises(VanerError, match=message):
         build_tagger(HFBackbone(str(folder)), Lora())
 
 

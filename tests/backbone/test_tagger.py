@@ -66,6 +66,15 @@ def test_named_targets_adapt_these_layers_only(llama_folder: Path) -> None:
         build_tagger(HFBackbone(str(llama_folder)), Lora(targets=("query",)))
 
 
+@pytest.mark.parametrize("target", ["vproj", "roj", "embed_tokens"])
+def test_one_target_that_fits_nothing_is_named(
+    target: str, make_tagger: Callable[..., Tagger]
+) -> None:
+    """PEFT adapts the others and says nothing."""
+    with pytest.raises(VanerError, match=f"VE127.*no linear layer is called {target}"):
+        make_tagger("hf", lora=Lora(targets=("q_proj", target)))
+
+
 def test_a_fresh_adapter_changes_nothing(llama_folder: Path, batch: Batch) -> None:
     settings = HFBackbone(str(llama_folder))
     plain, adapted = (build_tagger(settings, a).eval() for a in (None, Lora()))

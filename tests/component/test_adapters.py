@@ -512,6 +512,8 @@ def test_a_type_has_one_adapter(adapted: Language, folder: Path) -> None:
 def test_layers_that_are_not_there(nlp: Language) -> None:
     with pytest.raises(VanerError, match=r"VE180.*\['query'\].*q_proj"):
         component_of(nlp).add_adapter("Anatomy", lora=Lora(targets=("query",)))
+    with pytest.raises(VanerError, match=r"VE180.*\['vproj'\]"):
+        component_of(nlp).add_adapter("Anatomy", lora=Lora(targets=("q_proj", "vproj")))
     component_of(nlp).add_adapter("Anatomy", lora=Lora(targets=("q_proj", "v_proj")))
     assert len(component_of(nlp).adapters[0].layers) == 4
 

@@ -172,7 +172,7 @@ def test_a_mention_is_found_after_twenty_thousand_words(shared_nlp: Language) ->
 def test_span_getters_of_spacy_transformers_work_in_place_of_ours(
     window: dict[str, Any], trained_path: Path, shared_nlp: Language
 ) -> None:
-    pytest.importorskip("spacy_transformers")
+    pytest.importorskip("spacy_transformers", exc_type=ImportError)
     # The default has other arguments, which an override would be merged with.
     config = spacy.util.load_config(trained_path / "config.cfg")
     config["components"]["vaner_ner"]["model"]["window"] = window
