@@ -502,7 +502,7 @@ def start(given, output, rules, *more):
             *more,
         ],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
 
