@@ -14,7 +14,8 @@ from spacy.language import Language
 from spacy_vaner.backbone.settings import Lora
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.files import write_whole
-from spacy_vaner.model import TaggerModel, get_tagger
+from spacy_vaner.model import TaggerModel, ask_text, get_tagger
+from spacy_vaner.reading import Question
 
 if TYPE_CHECKING:
     from spacy_vaner.backbone.adapters import Adapter
@@ -107,5 +108,4 @@ def _put_on(model: TaggerModel, adapter: "Adapter") -> None:
 
 def _asked_as(model: TaggerModel, types: Sequence[str]) -> list[str]:
     """What an adapter is asked with, to notice when a pipeline would ask it otherwise."""
-    instruction = model.attrs["instruction"]
-    return [instruction(types[0], corpus) for corpus in (None, "corpus")]
+    return [ask_text(model, Question(types[0], corpus)) for corpus in (None, "corpus")]

@@ -73,6 +73,7 @@ adapters = []
 labelled_subwords = "first"
 max_subwords = 384
 dropout = 0.1
+question_width = 128
 adapter = null
 
 [vaner_ner.model.window]
@@ -143,7 +144,7 @@ def make_vaner_ner(
     overwrite_ents: bool,
     threshold: float | dict[str, float],
     batch_subwords: int,
-    asking: Literal["per_type"],
+    asking: Literal["per_type", "joint"],
     precision: Literal["auto", "fp32", "bf16"],
     device: str,
     engine: Literal["torch"],
@@ -190,7 +191,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
 
     threshold = Setting(check_threshold)
     batch_subwords = Setting(check_batch_subwords)
-    asking = Setting(one_of("per_type"))
+    asking = Setting(one_of("per_type", "joint"))
     engine = Setting(one_of("torch"))
 
     def __init__(
@@ -408,6 +409,8 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         tagger = tagger_model.get_tagger(self.model)
         if tagger is None:
             raise VanerError(f"{Errors.E109.format(name=self.name)} {Messages.VE017}")
+        if tagger.asking != self.asking:
+            raise VanerError(Messages.VE039.format(asking=self.asking, trained=tagger.asking))
         return tagger
 
     def _questions(
@@ -468,6 +471,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         device, precision = self._placement()
         tagger_model.initialize_tagger(
             self.model,
+            asking=self.asking,
             device=device,
             precision=precision,
             # spaCy seeds torch from [training] seed before it initialises a pipeline.
@@ -483,7 +487,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         sgd: Optimizer | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Learn from a batch: one pass per window and annotated type.
+        """Learn from a batch: one pass per window, and per annotated type unless asked jointly.
 
         A document is asked only for types that it is annotated for. The loss is the mean
         cross-entropy of the labelled subwords. Where there are adapters, those of them that are
@@ -500,19 +504,20 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         if self.adapters and not any(adapter.trainable for adapter in self.adapters):
             raise VanerError(Messages.VE034.format(types=describe(self.adapters)))
         rows: list[Row] = []
-        targets: list[Target] = []
+        # Per row one for each of its answers.
+        targets: list[list[Target]] = []
         for example in examples:
-            for row, target in training_rows(
+            for row, of_row in training_rows(
                 self.model, example, self.types, corpus=self.corpus, label_map=self.label_map
             ):
                 rows.append(row)
-                targets.append(target)
-        n_labels = sum(len(target.tags) for target in targets)
+                targets.append(of_row)
+        n_labels = sum(len(target.tags) for of_row in targets for target in of_row)
         for batch in plan_rows(rows, self.batch_subwords):
-            batch_rows = [rows[index] for index in batch]
-            logits, backprop = self.model.begin_update(batch_rows)
+            logits, backprop = self.model.begin_update([rows[index] for index in batch])
+            answers = [(rows[index], target) for index in batch for target in targets[index]]
             loss, gradient = loss_and_gradient(
-                logits, batch_rows, [targets[index] for index in batch], n_labels
+                logits, [row for row, _ in answers], [target for _, target in answers], n_labels
             )
             backprop(gradient)
             losses[self.name] += loss

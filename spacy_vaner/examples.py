@@ -8,8 +8,8 @@ from spacy.training import Example
 
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.gold import CorpusName, Gold, get_ask, get_gold, gold_from_ents, name_for
-from spacy_vaner.model import TaggerModel, learns, make_rows, read_document
-from spacy_vaner.reading import Question, Row
+from spacy_vaner.model import TaggerModel, learns, make_rows, read_document, share_rows
+from spacy_vaner.reading import Question, Reading, Row
 from spacy_vaner.targets import Target, gold_tags, make_targets
 
 
@@ -54,8 +54,8 @@ def training_rows(
     *,
     corpus: CorpusName,
     label_map: Mapping[str, str],
-) -> Iterator[tuple[Row, Target]]:
-    """Rows of one example with what they should be labelled; rows without any label are left out.
+) -> Iterator[tuple[Row, list[Target]]]:
+    """Rows of one example with what each answer should be; rows without any label are left out.
 
     types: what is asked, as far as the example is annotated for it and training changes it.
     corpus: name in the instruction where neither document nor annotation gives one.
@@ -70,19 +70,26 @@ def training_rows(
     if not asked:
         return
     reading = read_document(model, doc)
-    for name in asked:
-        tags = gold_tags(
-            reading.units,
-            [mention.fragments for mention in gold.mentions if mention.type == name],
-            gold.masked,
-            is_complete=name in gold.types,
-        )
-        question = Question(name, _corpus_in_training(doc, gold, name, corpus))
-        rows = make_rows(model, reading, question)
-        targets = make_targets(reading, tags, labelled_subwords=model.attrs["labelled_subwords"])
-        for row, target in zip(rows, targets, strict=True):
-            if len(target.tags):
-                yield row, target
+    questions = [Question(name, _corpus_in_training(doc, gold, name, corpus)) for name in asked]
+    for group in share_rows(model, questions):
+        shared = [questions[index] for index in group]
+        targets = [_targets(model, reading, gold, question.type) for question in shared]
+        rows = make_rows(model, reading, *shared)
+        # Per row, then per question.
+        for row, of_row in zip(rows, zip(*targets, strict=True), strict=True):
+            if any(len(target.tags) for target in of_row):
+                yield row, list(of_row)
+
+
+def _targets(model: TaggerModel, reading: Reading, gold: Gold, name: str) -> list[Target]:
+    """What the windows of a reading should be labelled for a type."""
+    tags = gold_tags(
+        reading.units,
+        [mention.fragments for mention in gold.mentions if mention.type == name],
+        gold.masked,
+        is_complete=name in gold.types,
+    )
+    return make_targets(reading, tags, labelled_subwords=model.attrs["labelled_subwords"])
 
 
 def _corpus_in_training(doc: Doc, gold: Gold, name: str, corpus: CorpusName) -> str | None:

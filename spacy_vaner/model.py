@@ -1,9 +1,10 @@
 """Architecture spacy-vaner.VanerTagger.v1: the way between a Doc and the backbone.
 
 A document is read once (reading.py): subwords, units, windows. For every question asked of it (a
-type and a corpus name) each window becomes a row: instruction + subwords. Rows of all documents
-and questions are sorted by length and run in batches under a budget of subwords, those of every
-adapter for themselves.
+type and a corpus name) each window becomes a row: instruction + subwords; or, where the tagger is
+asked jointly, one row without instruction for all questions. Rows of all documents and questions
+are sorted by length and run in batches under a budget of subwords, those of every adapter for
+themselves.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from spacy_vaner.pieces import IntArray
 from spacy_vaner.reading import Question, Reading, Row, encode_document, plan_rows
 
 if TYPE_CHECKING:
+    from spacy_vaner.backbone.joint import Asked
     from spacy_vaner.backbone.tagger import Tagger
 
 
@@ -123,6 +125,7 @@ def build_vaner_tagger(
     labelled_subwords: Literal["first", "all"] = "first",
     max_subwords: int = 384,
     dropout: float = 0.1,
+    question_width: int = 128,
 ) -> Model[list[Any], Any]:
     """Build the tagger; its weights are made or loaded later, by initialize or from_disk.
 
@@ -135,11 +138,14 @@ def build_vaner_tagger(
     max_subwords: longest run of text in one pass; the instruction comes on top, so that a long
         instruction does not shrink the window.
     dropout: between backbone and head, in training. `[training] dropout` is not used.
-    RAISES VanerError: VE012, max_subwords under 16; VE024, no adapter on a backbone that is not
-        fp32; VE152, none on one that is quantised.
+    question_width: of the hidden layer of a head for joint asking; a head per type has none.
+    RAISES VanerError: VE012, max_subwords under 16; VE040, question_width under 1; VE024, no
+        adapter on a backbone that is not fp32; VE152, none on one that is quantised.
     """
     if max_subwords < 16:
         raise VanerError(Messages.VE012.format(max_subwords=max_subwords))
+    if question_width < 1:
+        raise VanerError(Messages.VE040.format(question_width=question_width))
     check_trainable(backbone, adapter)
     if adapter is None and isinstance(backbone, HFBackbone) and backbone.dtype != "float32":
         raise VanerError(Messages.VE024.format(dtype=backbone.dtype))
@@ -151,6 +157,7 @@ def build_vaner_tagger(
         "labelled_subwords": labelled_subwords,
         "max_subwords": max_subwords,
         "dropout": dropout,
+        "question_width": question_width,
     }
     return Model("vaner_tagger", _forward, attrs=attrs, shims=[TaggerShim()])
 
@@ -175,7 +182,7 @@ class TaggerShim(Shim):
     def run(self, rows: Sequence[Row], is_train: bool) -> tuple[Any, Any]:
         """Run one batch, whose rows are of one adapter.
 
-        RETURNS: logits (rows, longest row, 3) as a torch tensor, and the tagger.
+        RETURNS: logits (answers, longest row, 3) as a torch tensor, and the tagger.
         """
         import torch
 
@@ -196,13 +203,15 @@ class TaggerShim(Shim):
         batch = torch.from_numpy(input_ids).to(tagger.device)
         tagger.train(is_train)
         with contextlib.nullcontext() if is_train else torch.inference_mode():
-            return tagger(batch, lengths, rows[0].adapter), tagger
+            asked = _ask(tagger, rows) if tagger.asking == "joint" else None
+            return tagger(batch, lengths, rows[0].adapter, asked), tagger
 
     def finish_update(self, optimizer: Optimizer) -> None:
         from thinc.util import torch2xp, xp2torch
 
         if self._model is None:
             return
+        self._model.forget_questions()
         if isinstance(optimizer, AdamW):
             optimizer.step_module(self._model)
             return
@@ -231,6 +240,7 @@ class TaggerShim(Shim):
                 # Of what is frozen by now, averages may be left from before.
                 if parameter.requires_grad and (self.id, name) in params
             }
+            self._model.forget_questions()
         parameters = dict(self._model.named_parameters()) if self._model is not None else {}
         backup = {name: parameters[name].data.clone() for name in averaged}
         with torch.no_grad() if averaged else contextlib.nullcontext():
@@ -241,6 +251,8 @@ class TaggerShim(Shim):
         finally:
             for name, value in backup.items():
                 parameters[name].data = value
+            if self._model is not None:
+                self._model.forget_questions()
 
     def to_device(self, device_type: str, device_id: int) -> None:
         if self._model is not None:
@@ -264,7 +276,7 @@ class TaggerShim(Shim):
 def _forward(
     model: TaggerModel, rows: list[Row], is_train: bool
 ) -> tuple[FloatArray, Callable[[FloatArray], list[Row]]]:
-    """Run one batch. RETURNS: logits (rows, longest row, 3), fp32, on the CPU."""
+    """Run one batch. RETURNS: logits (answers, longest row, 3), fp32, on the CPU."""
     import torch
 
     logits, tagger = _shim(model).run(rows, is_train)
@@ -275,6 +287,20 @@ def _forward(
         return []
 
     return logits.detach().float().cpu().numpy(), backprop
+
+
+def _ask(tagger: "Tagger", rows: Sequence[Row]) -> "Asked":
+    """Questions of rows as the tagger takes them."""
+    import torch
+
+    from spacy_vaner.backbone.joint import Asked
+
+    texts = list(dict.fromkeys(text for row in rows for text in row.questions))
+    numbers = {text: number for number, text in enumerate(texts)}
+    asked = [(line, numbers[text]) for line, row in enumerate(rows) for text in row.questions]
+    lines, places = torch.tensor(asked, device=tagger.device).unbind(1)
+    vectors = tagger.question_vectors(texts, rows[0].adapter)
+    return Asked(lines, vectors.index_select(0, places))
 
 
 def _shim(model: TaggerModel) -> TaggerShim:
@@ -308,12 +334,28 @@ def read_document(model: TaggerModel, doc: Doc) -> Reading:
     )
 
 
-def make_rows(model: TaggerModel, reading: Reading, question: Question) -> list[Row]:
-    """One row per window, in the order of the windows, for the adapter of the type."""
+def share_rows(model: TaggerModel, questions: Sequence[Question]) -> list[list[int]]:
+    """Indices of questions that are asked of the same rows: all of an adapter, or each alone."""
     tagger = get_tagger(model)
     assert tagger is not None
-    instruction: Instruction = model.attrs["instruction"]
-    before, after = tagger.frame_window(instruction(question.type, question.corpus))
+    if tagger.asking != "joint":
+        return [[index] for index in range(len(questions))]
+    groups: dict[int, list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault(id(tagger.adapters.for_type(question.type)), []).append(index)
+    return list(groups.values())
+
+
+def make_rows(model: TaggerModel, reading: Reading, *questions: Question) -> list[Row]:
+    """One row per window, in the order of the windows, for the adapter of the types.
+
+    questions: one, or several that share rows.
+    """
+    tagger = get_tagger(model)
+    assert tagger is not None
+    question, texts = questions[0], tuple(ask_text(model, one) for one in questions)
+    is_joint = tagger.asking == "joint"
+    before, after = tagger.frame_window("" if is_joint else texts[0])
     n_instruction = len(before) + len(after)
     longest = n_instruction + model.attrs["max_subwords"]
     if longest > tagger.max_positions:
@@ -328,9 +370,26 @@ def make_rows(model: TaggerModel, reading: Reading, question: Question) -> list[
     head, tail = np.array(before, dtype=np.int64), np.array(after, dtype=np.int64)
     adapter = tagger.adapters.for_type(question.type)
     return [
-        Row(np.concatenate([head, reading.subword_ids[start:end], tail]), len(head), adapter)
+        Row(
+            np.concatenate([head, reading.subword_ids[start:end], tail]),
+            len(head),
+            adapter,
+            texts if is_joint else (),
+        )
         for start, end in reading.windows.ranges
     ]
+
+
+def ask_text(model: TaggerModel, question: Question) -> str:
+    """What the tagger reads of a question: the instruction, or what is asked jointly."""
+    from spacy_vaner.backbone.joint import question_text
+
+    tagger = get_tagger(model)
+    assert tagger is not None
+    if tagger.asking == "joint":
+        return question_text(question.type, question.corpus)
+    instruction: Instruction = model.attrs["instruction"]
+    return instruction(question.type, question.corpus)
 
 
 def learns(model: TaggerModel, type_name: str) -> bool:
@@ -372,27 +431,30 @@ def predict_probabilities(
         for reading, asked in zip(readings, questions, strict=True)
     ]
     rows: list[Row] = []
-    # Per row: where its probabilities go, the units that it labels, their positions in the row.
-    places: list[tuple[FloatArray, IntArray, IntArray]] = []
+    # Per row: where the probabilities of its answers go, the units that it labels, their positions.
+    places: list[tuple[list[FloatArray], IntArray, IntArray]] = []
     for reading, answer, asked in zip(readings, answers, questions, strict=True):
         labelled = reading.units_by_window()
-        for question, probabilities in zip(asked, answer.probabilities, strict=True):
-            for index, row in enumerate(make_rows(model, reading, question)):
+        for group in share_rows(model, asked):
+            shared = make_rows(model, reading, *[asked[i] for i in group])
+            for index, row in enumerate(shared):
                 start = reading.windows.ranges[index][0]
                 positions = reading.first[labelled[index]] - start + row.text_start
                 rows.append(row)
-                places.append((probabilities, labelled[index], positions))
+                places.append(
+                    ([answer.probabilities[i] for i in group], labelled[index], positions)
+                )
     for batch in plan_rows(rows, batch_subwords):
-        for index, logits in zip(
-            batch, _run_in_memory(model, [rows[i] for i in batch]), strict=True
-        ):
-            probabilities, units, positions = places[index]
-            probabilities[units] = softmax(logits[positions])
+        found = iter(_run_in_memory(model, [rows[i] for i in batch]))
+        for index in batch:
+            of_questions, units, positions = places[index]
+            for probabilities in of_questions:
+                probabilities[units] = softmax(next(found)[positions])
     return answers
 
 
 def _run_in_memory(model: TaggerModel, rows: list[Row]) -> list[FloatArray]:
-    """Logits per row; halves the batch as long as memory runs out."""
+    """Logits per answer; halves the batch as long as memory runs out."""
     try:
         return list(model.predict(rows))
     except (MemoryError, RuntimeError) as error:
@@ -413,10 +475,17 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def initialize_tagger(
-    model: TaggerModel, *, device: str, precision: str, seed: int, texts: Iterable[str]
+    model: TaggerModel,
+    *,
+    asking: str,
+    device: str,
+    precision: str,
+    seed: int,
+    texts: Iterable[str],
 ) -> None:
     """Make new weights: adapter and head, and the backbone itself where it is not pretrained.
 
+    asking: "per_type" or "joint", which the head is made for.
     texts: to train the tokenizer of a small LLaMA that has none.
     """
     from spacy_vaner.backbone.tagger import build_tagger
@@ -425,6 +494,7 @@ def initialize_tagger(
         model.attrs["backbone"],
         model.attrs["adapter"],
         dropout=model.attrs["dropout"],
+        question_width=model.attrs["question_width"] if asking == "joint" else None,
         device=device,
         precision=precision,
         seed=seed,

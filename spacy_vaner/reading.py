@@ -51,11 +51,14 @@ class Row(NamedTuple):
     input_ids: (subwords of the row,).
     text_start: index of the window's first subword.
     adapter: the adapter that tags it; None = the tagger's own head.
+    questions: texts of what is asked of it, each with an answer of its own; none where the
+        instruction in it asks.
     """
 
     input_ids: IntArray
     text_start: int
     adapter: Optional["Adapter"] = None
+    questions: tuple[str, ...] = ()
 
 
 def encode_document(

@@ -26,8 +26,8 @@ LAYERS = (
     {"backbone", "corpora", "decoding", "gold", "instructions", "knowledge", "metrics", "pieces"}
     | {"predictions", "scorer", "settings", "windows"},
     {"training"},
-    {"adapters", "examples", "model", "optimizer", "reader", "reading", "targets"},
-    {"component"},
+    {"adapters", "examples", "model", "optimizer", "reader", "reading", "rows", "targets"},
+    {"assembly", "component"},
     {"evaluation", "annotation"},
     {"cli"},
 )

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from spacy_vaner.backbone import SubwordTokenizer, train_bpe
+from spacy_vaner.rows import prepare_rows
 from spacy_vaner.training.config import PretrainConfig, config_from_dict
 from spacy_vaner.training.prepare import prepare
 from spacy_vaner.training.sources import find_sources
 from spacy_vaner.training.token_file import PreparedText
+from tests.training.rows_support import WINDOW, write_corpora
 
 SAMPLE = Path(__file__).parents[2] / "project/corpora/sample"
 
@@ -76,3 +78,19 @@ def make_config(prepared_path: Path) -> Callable[..., PretrainConfig]:
         return config_from_dict(values, PretrainConfig)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def corpora_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Converted corpora that a tiny tagger learns in seconds."""
+    return write_corpora(tmp_path_factory.mktemp("corpora"))
+
+
+@pytest.fixture(scope="session")
+def rows_path(
+    corpora_path: Path, tokenizer_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Their rows, with the windows of the tiny tagger."""
+    folder = tmp_path_factory.mktemp("rows") / "rows"
+    prepare_rows([corpora_path], folder, tokenizer_path=tokenizer_path, **WINDOW)
+    return folder

@@ -11,8 +11,8 @@ from spacy_vaner.backbone import HFBackbone, SmallLlama, SubwordTokenizer, build
 from spacy_vaner.errors import VanerError
 from spacy_vaner.training.checkpoints import write_folder
 from spacy_vaner.training.language_model import (
-    backbone_files,
     LanguageModel,
+    backbone_files,
     flops_per_subword,
     make_decoder,
     set_weights,

@@ -20,7 +20,7 @@ import torch
 from spacy_vaner.backbone import HFBackbone, build_tagger
 from spacy_vaner.errors import VanerError, VanerWarning
 from spacy_vaner.training.checkpoints import STATE_FILE, Checkpoints
-from spacy_vaner.training.config import PretrainConfig
+from spacy_vaner.training.config import PretrainConfig, RunSettings
 from spacy_vaner.training.log import LOG_FILE, Log, read_log
 from spacy_vaner.training.loop import CHECKPOINTS_FOLDER, Outcome
 from spacy_vaner.training.pretraining import Pretraining, pretrain
@@ -45,12 +45,14 @@ def losses(output: Path) -> list[tuple[int, str, float]]:
     ]
 
 
-def started(config: PretrainConfig, folder: Path, *options: str) -> subprocess.Popen[str]:
+def started(
+    config: RunSettings, folder: Path, *options: str, command: str = "pretrain"
+) -> subprocess.Popen[str]:
     """A run in a process of its own."""
     path = folder / "run.json"
     path.write_text(json.dumps(config.to_dict()))
-    command = [sys.executable, "-c", START, "pretrain", str(path), str(folder / "run"), *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-c", START, command, str(path), str(folder / "run"), *options]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def wait_for_steps(process: subprocess.Popen[str], output: Path, n_steps: int) -> None:

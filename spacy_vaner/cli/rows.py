@@ -1,0 +1,91 @@
+"""`python -m spacy vaner rows` and `assemble`: into the loop without spaCy, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from wasabi import msg
+
+if TYPE_CHECKING:
+    from spacy_vaner.training.rows_folder import SourceFacts
+
+
+def rows_command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES",
+            help="Converted corpora named *.train.spacy and *.dev.spacy, or folders with them",
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to write")],
+    tokenizer: Annotated[
+        Path, typer.Option("--tokenizer", help="Folder of the backbone, or of its tokenizer")
+    ],
+    n_words: Annotated[
+        int, typer.Option("--n-words", help="Longest window in prediction, in words")
+    ] = 160,
+    overlap: Annotated[
+        int, typer.Option("--overlap", help="Words that neighbouring windows share")
+    ] = 32,
+    max_subwords: Annotated[
+        int, typer.Option("--max-subwords", help="Longest window in prediction, in subwords")
+    ] = 384,
+) -> None:
+    """Tokenise converted corpora once, into a folder of rows to train a tagger on.
+
+    Files that are up to date in OUTPUT are left alone; others in it are removed.
+    """
+    from spacy_vaner.rows import prepare_rows
+
+    header = prepare_rows(
+        files,
+        output,
+        tokenizer_path=tokenizer,
+        n_words=n_words,
+        overlap=overlap,
+        max_subwords=max_subwords,
+        on_file=_tell,
+    )
+    n_subwords = sum(facts.n_subwords for facts in header.sources)
+    msg.good(f"{len(header.sources)} files, {n_subwords:,} subwords: {output}")
+
+
+def _tell(facts: SourceFacts) -> None:
+    msg.info(
+        f"{facts.name} ({facts.split}): {facts.n_documents:,} documents, "
+        f"{facts.n_subwords:,} subwords; left out, not annotated: {facts.n_unannotated}"
+    )
+    for counts in facts.questions:
+        kind = "" if counts.is_complete else ", incomplete"
+        msg.text(
+            f"  {counts.type} [{counts.corpus}]{kind}: {counts.n_mentions:,} mentions in "
+            f"{counts.n_documents:,} documents; discontinuous {counts.n_discontinuous}, widened "
+            f"{counts.n_widened}, not tagged {counts.n_untagged}"
+        )
+
+
+def assemble_command(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder of a run of `python -m spacy_vaner.training tag`: its best tagger is "
+            "taken; or a folder in it: best, tagger, or a checkpoint",
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Pipeline folder to write")],
+    types: Annotated[
+        str | None,
+        typer.Option("--types", help="Types to ask, with commas; all that it was trained on"),
+    ] = None,
+    lang: Annotated[str, typer.Option("--lang", help="Language of the pipeline")] = "en",
+) -> None:
+    """Make a spaCy pipeline of a trained tagger."""
+    from spacy_vaner.assembly import assemble
+
+    nlp = assemble(run, types=types, lang=lang)
+    nlp.to_disk(output)
+    msg.good(f"{', '.join(nlp.pipe_labels['vaner_ner'])}: {output}")

@@ -1,0 +1,73 @@
+"""The settings of a run that trains a tagger (docs/tagger.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from spacy_vaner.training.config import BackboneShape, OptimizerSettings, RunSettings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagConfig(RunSettings):
+    """A run of tagging.
+
+    rows: folder that `python -m spacy vaner rows` made.
+    backbone: folder of a pretrained backbone; null = random weights of the shape `start`.
+    asking: "joint", the text is read once for all types, or "per_type", once per type behind its
+        instruction.
+    question_width: of the joint head's hidden layer.
+    with_corpus, without_corpus: wordings of the instruction for "per_type", with {type} and
+        {corpus}; null = the paper's.
+    labelled_subwords: "first" or "all" subwords of a unit give loss.
+    dropout: between states and head.
+    mixture: how much more often than by its size a corpus is read, by its name or by that of its
+        file; 0 leaves it out.
+    size_power: without `mixture` a corpus is read in proportion to its subwords to this power.
+    drop_corpus: share of the windows that are asked without corpus names.
+    window_subwords: longest window of text.
+    windows_per_step: per update; pass_subwords: most subwords at a time, padding included.
+    layer_decay: the rate of each layer is so much lower than that of the layer above it.
+    dev_documents: of each dev file, spread over it evenly.
+    dev_names: dev documents are asked without corpus names ("none"), with them ("given"), or both.
+    best_by: the figure that chooses what is kept as the best: "f", over all mentions, or
+        "macro_f", the mean over corpora and types; with "_named", those with corpus names.
+    """
+
+    FREE: ClassVar[frozenset[str]] = RunSettings.FREE | {
+        *("rows", "backbone", "pass_subwords", "dev_documents", "dev_names", "best_by"),
+    }
+
+    rows: str = setting()
+    backbone: str | None = setting(None)
+    start: BackboneShape = field(default_factory=BackboneShape)
+    asking: str = setting("joint", choices=("joint", "per_type"))
+    question_width: int = setting(128, least=1)
+    with_corpus: str | None = setting(None)
+    without_corpus: str | None = setting(None)
+    labelled_subwords: str = setting("first", choices=("first", "all"))
+    dropout: float = setting(0.1, least=0, most=0.9)
+    mixture: dict[str, float] = setting(factory=dict, least=0)
+    size_power: float = setting(0.5, least=0, most=1)
+    drop_corpus: float = setting(0.5, least=0, most=1)
+    window_subwords: int = setting(256, least=16)
+    windows_per_step: int = setting(32, least=1)
+    pass_subwords: int = setting(8192, least=16)
+    layer_decay: float = setting(1.0, least=0.01, most=1)
+    dev_documents: int = setting(100, least=0)
+    dev_names: str = setting("none", choices=("none", "given", "both"))
+    best_by: str = setting("f", choices=("f", "macro_f", "f_named", "macro_f_named"))
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(name="adamw", lr=5e-4)
+    )
+
+    def contradictions(self) -> list[str]:
+        faults = super().contradictions() + self.start.contradictions()
+        if (self.with_corpus is None) != (self.without_corpus is None):
+            faults.append("with_corpus, without_corpus: give both or none of them")
+        measured = {"none": (False,), "given": (True,), "both": (False, True)}[self.dev_names]
+        if self.best_by.endswith("_named") not in measured:
+            faults.append(f"best_by = {self.best_by}: dev_names = {self.dev_names} leaves it out")
+        if not faults:
+            self.start.settings("sdpa")
+        return faults

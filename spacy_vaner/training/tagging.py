@@ -1,0 +1,369 @@
+"""Tagging as a task of the loop: labels of prepared documents, F1 on dev, a saved tagger.
+
+What is asked, and how, is written beside the weights (`recipe.json`), so that a pipeline that
+asks the same way can be made of them (`python -m spacy vaner assemble`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from spacy_vaner.backbone.batching import plan_batches
+from spacy_vaner.backbone.device import choose_device, choose_precision
+from spacy_vaner.backbone.joint import Asked, question_text
+from spacy_vaner.backbone.settings import HFBackbone
+from spacy_vaner.backbone.tagger import Tagger, build_tagger, set_tagger_weights, tagger_files
+from spacy_vaner.backbone.word_features import WordVectors
+from spacy_vaner.decoding import FloatArray, decode, softmax
+from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.instructions import Instruction, paper_instruction, template_instruction
+from spacy_vaner.metrics import Counts, count
+from spacy_vaner.training.checkpoints import write_folder
+from spacy_vaner.training.language_model import backbone_files, make_decoder
+from spacy_vaner.training.loop import OnStep, Outcome, run
+from spacy_vaner.training.rows_folder import Document, IntArray, PreparedRows
+from spacy_vaner.training.tag_batches import (
+    Answer,
+    AskedAnnotation,
+    TagBatches,
+    TagPass,
+    TagRow,
+    make_pass,
+    spread,
+)
+from spacy_vaner.training.tag_config import TagConfig
+from spacy_vaner.types import ScoredSpan
+
+RECIPE_FILE = "recipe.json"
+START_FOLDER = "start"
+
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
+
+
+def train_tagger(
+    config: TagConfig, output: Path, *, resume: bool = False, on_step: OnStep | None = None
+) -> Outcome:
+    """Train a tagger to its end, to the time limit, or to the first SIGINT or SIGTERM.
+
+    output: folder of the run: log.jsonl, checkpoints/, best/, the tagger that did best on dev, and
+        tagger/, the one at the end; start/ where it began with random weights.
+    resume: go on from the newest checkpoint there; where there is none, start.
+    RAISES VanerError: VE507, VE523-VE526, the rows; VE509, VE511, VE512, VE514, the run's files;
+        VE513, a loss that is no number; VE101, VE103-VE107, VE120-VE125, settings and backbone.
+    """
+    return run(lambda: Tagging(config, output), config, output, resume=resume, on_step=on_step)
+
+
+class Tagging:
+    """What a run of tagging computes with, made from its settings."""
+
+    result_folder = "tagger"
+    weights_file = "weights.safetensors"
+
+    def __init__(self, config: TagConfig, output: Path) -> None:
+        self.config = config
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.rows = PreparedRows.open(Path(config.rows))
+        self.data_sha256 = "+".join(sorted(source.facts.sha256 for source in self.rows.sources))
+        folder = Path(config.backbone) if config.backbone else self._start(output)
+        attention = config.attention_on(self.device.type, self.precision)
+        self.tagger = build_tagger(
+            HFBackbone(str(folder), attn_implementation=attention),
+            None,
+            dropout=config.dropout,
+            question_width=config.question_width if config.asking == "joint" else None,
+            device=str(self.device),
+            precision=self.precision,
+            seed=config.seed,
+        )
+        if self.tagger.tokenizer.fingerprint() != self.rows.header.tokenizer:
+            raise VanerError(Messages.VE526.format(backbone=folder, rows=config.rows))
+        self._asker = Asker(self.tagger, config.with_corpus, config.without_corpus)
+        self._check_lengths()
+        self.parameters = {n: p for n, p in self.tagger.named_parameters() if p.requires_grad}
+        self.rates = layer_rates(self.parameters, config.layer_decay)
+        self._batches = TagBatches(
+            self.rows.of_split("train"),
+            config,
+            make_rows=self._asker.rows,
+            pad_id=self.tagger.tokenizer.pad_id,
+            path=Path(config.rows),
+        )
+        self._dev = [
+            (source.facts.name, document)
+            for source in self.rows.of_split("dev")
+            for document in spread(source, config.dev_documents)
+        ]
+
+    def _start(self, output: Path) -> Path:
+        """Write random weights as a backbone's folder, to be read as any other is."""
+        folder, shape = output / START_FOLDER, self.config.start
+        decoder = make_decoder(
+            shape.settings("sdpa"),
+            self.rows.tokenizer,
+            seed=self.config.seed,
+            word_rows=shape.word_rows,
+            word_width=shape.word_width,
+            vectors=WordVectors.from_file(Path(shape.vectors)) if shape.vectors else None,
+        )
+        write_folder(folder, backbone_files(decoder, self.rows.tokenizer, torch.float32))
+        return folder
+
+    def _check_lengths(self) -> None:
+        header = self.rows.header
+        longest = max(self.config.window_subwords, header.max_subwords)
+        questions = {
+            (counts.type, counts.corpus) for source in header.sources for counts in source.questions
+        }
+        framed = max((self._asker.n_framing(*question) for question in questions), default=0)
+        if longest + framed > self.tagger.max_positions:
+            raise VanerError(
+                Messages.VE527.format(
+                    longest=longest, framed=framed, max_positions=self.tagger.max_positions
+                )
+            )
+
+    def passes(self, step: int) -> list[TagPass]:
+        return self._batches.step(step)
+
+    def facts(self, passes: list[TagPass]) -> dict[str, Any]:
+        return {"n_labels": sum(one.n_targets for one in passes)}
+
+    def measured(self, record: dict[str, Any], subwords_per_s: float) -> dict[str, float]:
+        return {}
+
+    def loss_sum(self, batch: TagPass) -> Tensor:
+        self.tagger.train()
+        logits = run_pass(self.tagger, batch)
+        positions, tags = (
+            torch.from_numpy(array).to(self.device) for array in (batch.positions, batch.tags)
+        )
+        chosen = logits.flatten(0, 1).index_select(0, positions)
+        return nn.functional.cross_entropy(chosen, tags, reduction="sum")
+
+    def dev_figures(self) -> dict[str, Any]:
+        """Strict F1 over all mentions and its mean over corpora and types, and each of these."""
+        if not self._dev:
+            return {}
+        ways = {"none": [False], "given": [True], "both": [False, True]}[self.config.dev_names]
+        figures: dict[str, Any] = {}
+        for is_named in ways:
+            suffix = "_named" if is_named else ""
+            counts = score(
+                self._asker, self._dev, is_named=is_named, batch_subwords=self.config.pass_subwords
+            )
+            each = {name: found.f or 0.0 for name, found in counts.items()}
+            figures[f"dev_f{suffix}"] = sum(counts.values(), Counts()).f or 0.0
+            figures[f"dev_macro_f{suffix}"] = sum(each.values()) / max(1, len(each))
+            figures[f"dev_f_per_type{suffix}"] = each
+        return {**figures, "best_by": figures[f"dev_{self.config.best_by}"]}
+
+    def files(self) -> dict[str, bytes]:
+        recipe = json.dumps(self.recipe(), indent=2, ensure_ascii=False).encode("utf8")
+        return {**tagger_files(self.tagger), RECIPE_FILE: recipe}
+
+    def set_weights(self, path: Path) -> None:
+        try:
+            files = {file.name: file.read_bytes() for file in path.iterdir()}
+            set_tagger_weights(self.tagger, files)
+        except (OSError, VanerError) as error:
+            raise VanerError(Messages.VE514.format(path=path, reason=error)) from None
+
+    def recipe(self) -> dict[str, Any]:
+        """How the tagger is asked, for the pipeline that is made of it."""
+        header = self.rows.header
+        types: dict[str, int] = {}
+        for source in self.rows.of_split("train"):
+            for counts in source.facts.questions:
+                types[counts.type] = types.get(counts.type, 0) + counts.n_mentions
+        return {
+            "asking": self.config.asking,
+            "with_corpus": self.config.with_corpus,
+            "without_corpus": self.config.without_corpus,
+            "labelled_subwords": self.config.labelled_subwords,
+            "question_width": self.config.question_width,
+            "n_words": header.n_words,
+            "overlap": header.overlap,
+            "max_subwords": header.max_subwords,
+            "types": sorted(types, key=lambda name: -types[name]),
+        }
+
+
+class Asker:
+    """Puts questions to windows, in the way that the tagger is asked.
+
+    with_corpus, without_corpus: wordings of the instruction; None = the paper's.
+    """
+
+    def __init__(
+        self, tagger: Tagger, with_corpus: str | None = None, without_corpus: str | None = None
+    ) -> None:
+        self.tagger = tagger
+        self._instruction: Instruction = (
+            paper_instruction()
+            if with_corpus is None or without_corpus is None
+            else template_instruction(with_corpus, without_corpus)
+        )
+
+    def n_framing(self, type_name: str, corpus: str | None) -> int:
+        """Subwords that stand around a window; a joint question does not."""
+        if self.tagger.asking == "joint":
+            return sum(map(len, self.tagger.frame_window("")))
+        return sum(map(len, self.tagger.frame_window(self._instruction(type_name, corpus))))
+
+    def rows(self, subword_ids: IntArray, asked: Sequence[AskedAnnotation]) -> list[TagRow]:
+        """One row for all questions, or one per question; none where nothing is asked."""
+        if self.tagger.asking == "joint":
+            before, after = self.tagger.frame_window("")
+            answers = [
+                Answer(question_text(one.type, one.corpus), one.positions + len(before), one.tags)
+                for one in asked
+            ]
+            return [TagRow(_joined(before, subword_ids, after), answers)] if answers else []
+        rows = []
+        for one in asked:
+            before, after = self.tagger.frame_window(self._instruction(one.type, one.corpus))
+            answer = Answer("", one.positions + len(before), one.tags)
+            rows.append(TagRow(_joined(before, subword_ids, after), [answer]))
+        return rows
+
+
+def _joined(before: list[int], subword_ids: IntArray, after: list[int]) -> IntArray:
+    return numpy.concatenate([before, subword_ids, after]).astype(numpy.int64)
+
+
+def run_pass(tagger: Tagger, batch: TagPass) -> Tensor:
+    """(answers, S, 3) logits of a pass."""
+    device = tagger.device
+    asked = None
+    if batch.questions:
+        vectors = tagger.question_vectors(batch.questions)
+        numbers = torch.from_numpy(batch.question_of).to(device)
+        asked = Asked(torch.from_numpy(batch.row_of).to(device), vectors.index_select(0, numbers))
+    input_ids, lengths = (
+        torch.from_numpy(array).to(device) for array in (batch.input_ids, batch.lengths)
+    )
+    logits: Tensor = tagger(input_ids, lengths, asked=asked)
+    return logits
+
+
+def layer_rates(names: Iterable[str], decay: float) -> dict[str, float]:
+    """The share of the learning rate per parameter: 1 at the top, `decay` times it per layer below.
+
+    What has no number is taken for the top (head, last norm), the embedding for a layer below all.
+    """
+    names = list(names)
+    numbers = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
+    n_layers = max(numbers.values(), default=-1) + 1
+    depths = {
+        name: n_layers - numbers[name] if name in numbers else (n_layers + 1) * ("embed" in name)
+        for name in names
+    }
+    return {name: decay**depth for name, depth in depths.items()}
+
+
+def score(
+    asker: Asker,
+    documents: Sequence[tuple[str, Document]],
+    *,
+    is_named: bool,
+    batch_subwords: int,
+) -> dict[str, Counts]:
+    """Strict counts per "corpus: type", over the types that documents annotate completely.
+
+    documents: with the names of their corpora.
+    is_named: whether corpus names are given in asking.
+    """
+    questions = [
+        [
+            (one.type, one.corpus if is_named else None)
+            for one in document.annotations
+            if one.is_complete
+        ]
+        for _, document in documents
+    ]
+    found = tag_documents(
+        asker, [document for _, document in documents], questions, batch_subwords=batch_subwords
+    )
+    totals: dict[str, Counts] = {}
+    for (corpus, document), spans in zip(documents, found, strict=True):
+        for annotation in document.annotations:
+            if not annotation.is_complete:
+                continue
+            gold: list[tuple[str, list[tuple[int, int]]]] = [
+                (annotation.type, [(start, end)]) for start, end in annotation.mentions.tolist()
+            ]
+            # Counted as missed, whatever is predicted.
+            gold += [
+                (annotation.type, [(-1, 0), (-1, number)])
+                for number in range(annotation.n_discontinuous)
+            ]
+            predicted = [(span.type, span.start, span.end) for span in spans]
+            counts = count(gold, predicted, [annotation.type])[annotation.type]
+            key = f"{corpus}: {annotation.type}"
+            totals[key] = totals.get(key, Counts()) + counts
+    return totals
+
+
+def tag_documents(
+    asker: Asker,
+    documents: Sequence[Document],
+    questions: Sequence[Sequence[tuple[str, str | None]]],
+    *,
+    batch_subwords: int,
+) -> list[list[ScoredSpan]]:
+    """Predict, as the component does: each unit in the window that gives it most context.
+
+    questions: per document, type and corpus name.
+    RETURNS: per document its spans, type by type in the order of the questions.
+    """
+    tagger = asker.tagger.eval()
+    rows: list[TagRow] = []
+    # Per answer: where its probabilities go.
+    places: list[list[tuple[FloatArray, IntArray]]] = []
+    probabilities = [
+        [numpy.zeros((len(document.units), 3)) for _ in asked]
+        for document, asked in zip(documents, questions, strict=True)
+    ]
+    for document, asked, per_question in zip(documents, questions, probabilities, strict=True):
+        for number, (start, end) in enumerate(document.windows.tolist()):
+            units = numpy.flatnonzero(document.window_of_unit == number)
+            positions = document.units[units, 0] - start
+            made = asker.rows(
+                document.subword_ids[start:end],
+                [AskedAnnotation(*question, positions, positions) for question in asked],
+            )
+            rows += made
+            targets = [(of_question, units) for of_question in per_question]
+            places += [targets] if tagger.asking == "joint" else [[one] for one in targets]
+    with torch.inference_mode():
+        for batch in plan_batches([len(row.input_ids) for row in rows], batch_subwords):
+            chosen = [rows[index] for index in batch]
+            logits = run_pass(tagger, make_pass(chosen, pad_id=tagger.tokenizer.pad_id))
+            answers = iter(logits.cpu().numpy())
+            for index, row in zip(batch, chosen, strict=True):
+                for answer, (of_question, units) in zip(row.answers, places[index], strict=True):
+                    of_question[units] = softmax(next(answers)[answer.positions])
+    decoded = iter(decode([one for per_question in probabilities for one in per_question]))
+    return [
+        [
+            ScoredSpan(
+                type_name,
+                int(document.units[span.start, 2]),
+                int(document.units[span.end - 1, 3]),
+                span.probability,
+            )
+            for type_name, _ in asked
+            for span in next(decoded)
+        ]
+        for document, asked in zip(documents, questions, strict=True)
+    ]
