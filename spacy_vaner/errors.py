@@ -460,7 +460,10 @@ class Messages:
 
     # 5xx: pretraining
     VE501 = "VE501: {path} cannot be read as JSON: {error}."
-    VE502 = "VE502: {path} has faults:{faults}\nThe settings are explained in docs/pretraining.md."
+    VE502 = (
+        "VE502: {path} has faults:{faults}\nThe settings are explained in docs/pretraining.md and "
+        "docs/tagger.md."
+    )
     VE503 = (
         "VE503: {path}, line {line}: this is not UTF-8 (byte 0x{byte:02x}). Convert the file, e.g. "
         "with iconv -f latin1 -t utf8."
@@ -647,9 +650,7 @@ class Messages:
         "VE705: {path} was begun with other settings: {differences}. Take the settings of then, or "
         "name another output: results of two settings are not mixed."
     )
-    VE706 = (
-        "VE706: {path} is there already and was not made by this command. Name another output."
-    )
+    VE706 = "VE706: {path} is there already and was not made by this command. Name another output."
     VE707 = (
         "VE707: {path} cannot be written: {error}. What is done stays; mend it and start again "
         "with the same command."

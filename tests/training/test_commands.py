@@ -22,10 +22,17 @@ from typer.testing import CliRunner
 from spacy_vaner.backbone import HFBackbone, build_tagger
 from spacy_vaner.cli import vaner_app
 from spacy_vaner.errors import VanerError
-from spacy_vaner.training import config as config_module
 from spacy_vaner.training.__main__ import _parser, main
-from spacy_vaner.training.config import PretrainConfig, read_config
+from spacy_vaner.training.config import (
+    BackboneShape,
+    Objective,
+    OptimizerSettings,
+    PretrainConfig,
+    Schedule,
+    read_config,
+)
 from spacy_vaner.training.export import PARTS_FILE, export, join
+from spacy_vaner.training.tag_config import TagConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/pretraining.md"
@@ -156,17 +163,24 @@ def test_the_projects_settings_are_complete(path: Path) -> None:
     assert json.loads(path.read_text()) == read_config(path, PretrainConfig).to_dict()
 
 
-def commands_of_page() -> Iterator[list[str]]:
-    for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text("utf8"), re.DOTALL):
+def commands_of(page: Path) -> Iterator[list[str]]:
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf8"), re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith("python -m spacy"):
                 yield shlex.split(line, comments=True)
 
 
-def test_the_pages_commands_exist_with_their_options() -> None:
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (PAGE, {"vaner", "prepare", "pretrain", "export", "join", "plot"}),
+        (PAGE.with_name("tagger.md"), {"vaner", "tag"}),
+    ],
+)
+def test_the_pages_commands_exist_with_their_options(page: Path, expected: set[str]) -> None:
     known = get_command(vaner_app).commands  # type: ignore[attr-defined]
     seen = set()
-    for words in commands_of_page():
+    for words in commands_of(page):
         if words[2] == "spacy_vaner.training":
             _parser().parse_args(words[3:])
         elif words[3] == "vaner":
@@ -174,20 +188,12 @@ def test_the_pages_commands_exist_with_their_options() -> None:
             options = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words[5:] if word.startswith("--")} <= options, words
         seen.add(words[3])
-    assert {"vaner", "prepare", "pretrain", "export", "join", "plot"} <= seen
+    assert expected <= seen
 
 
-def test_the_page_explains_every_setting() -> None:
+def test_the_pages_explain_every_setting() -> None:
     page = PAGE.read_text("utf8")
-    sections = (
-        "PretrainConfig",
-        "RunSettings",
-        "BackboneShape",
-        "Objective",
-        "OptimizerSettings",
-        "Schedule",
-    )
-    names = {
-        entry.name for section in sections for entry in fields(getattr(config_module, section))
-    }
-    assert not {name for name in names if f"`{name}`" not in page}
+    for section in (PretrainConfig, BackboneShape, Objective, OptimizerSettings, Schedule):
+        assert not {e.name for e in fields(section) if f"`{e.name}`" not in page}
+    page += PAGE.with_name("tagger.md").read_text("utf8")
+    assert not {entry.name for entry in fields(TagConfig) if f"`{entry.name}`" not in page}
