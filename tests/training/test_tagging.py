@@ -35,14 +35,14 @@ def series(output: Path) -> list[tuple[Any, ...]]:
     return [tuple(record.get(key) for key in keys) for record in read_log(output / LOG_FILE)]
 
 
-@pytest.fixture(scope="module", params=["joint", "per_type"])
+@pytest.fixture(scope="module", params=["joint", pytest.param("per_type", marks=pytest.mark.slow)])
 def trained(
     request: pytest.FixtureRequest, rows_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A finished run of 60 steps that has learned something."""
+    """A finished run of 45 steps that has learned something."""
     output = tmp_path_factory.mktemp("run") / "run"
     config = tag_config(
-        rows_path, asking=request.param, n_steps=60, dev_steps=20, windows_per_step=16
+        rows_path, asking=request.param, n_steps=45, dev_steps=15, windows_per_step=12
     )
     assert train_tagger(config, output).reason == "finished"
     return output
@@ -51,9 +51,9 @@ def trained(
 def test_a_run_learns_and_keeps_its_best(trained: Path) -> None:
     log = read_log(trained / LOG_FILE)
     losses = [record["loss"] for record in log if "loss" in record]
-    assert len(losses) == 60 and sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert len(losses) == 45 and sum(losses[-5:]) < 0.5 * sum(losses[:5])
     figures = {record["step"] + 1: record["dev_f"] for record in log if "dev_f" in record}
-    assert list(figures) == [20, 40, 60] and max(figures.values()) > 0.3
+    assert list(figures) == [15, 30, 45] and max(figures.values()) > 0.3
     best = json.loads((trained / "best/best.json").read_text())
     assert best["figure"] == max(figures.values()) == figures[best["step"]]
     measured = next(record for record in reversed(log) if "dev_f" in record)
@@ -95,16 +95,17 @@ def write_config(folder: Path, run: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_killed_and_a_stopped_run_go_on_to_the_bit(rows_path: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"n_steps": 24, "dev_steps": 5, "dropout": 0.2, "n_threads": 1}
+    settings: dict[str, Any] = {"n_steps": 14, "dev_steps": 5, "dropout": 0.2, "n_threads": 1}
     train_tagger(tag_config(rows_path, **settings), tmp_path / "whole")
     output, config = tmp_path / "run", tag_config(rows_path, checkpoint_minutes=0, **settings)
     process = started(config, tmp_path, command="tag")
-    wait_for_steps(process, output, 7)
+    wait_for_steps(process, output, 4)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    train_tagger(config, output, resume=True, on_step=stop_after(20))
+    train_tagger(config, output, resume=True, on_step=stop_after(11))
     assert train_tagger(config, output, resume=True).reason == "finished"
     assert series(output) == series(tmp_path / "whole")
     for name in ("tagger/weights.safetensors", "best/weights.safetensors", "best/best.json"):
