@@ -114,6 +114,9 @@ def read_checkpoint(folder: Path, *, labels: Sequence[str] | None = None) -> Che
     names = tuple(labels) if labels is not None else _saved_labels(folder)
     columns = _columns(names, len(weight), path)
     bias = head.get("bias", torch.zeros(len(weight)))
+    if bias.shape != weight.shape[:1]:
+        error = f"its head has {len(weight)} rows and a bias of shape {tuple(bias.shape)}"
+        raise VanerError(Messages.VE163.format(path=path, error=error))
     return Checkpoint(
         path=path,
         adapter=adapter,

@@ -175,6 +175,11 @@ def cut_bin(folder: Path) -> None:
     truncate("adapter_model.bin")(folder)
 
 
+def keep_two_columns(tensors: dict[str, Any]) -> None:
+    for name in (HEAD, HEAD.replace("weight", "bias")):
+        tensors[name] = tensors[name][:2].clone()
+
+
 FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "another rank": ("VE165.*rank 12.*r = 8", set_config(r=8)),
     "no head": ("VE166", set_weights(lambda t: t.pop(HEAD))),
@@ -203,7 +208,11 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
         "VE164.*no weights of LoRA",
         set_weights(lambda t: [t.pop(name) for name in list(t) if "lora" in name]),
     ),
-    "two columns": ("VE167.*2 columns", set_weights(lambda t: t.update({HEAD: t[HEAD][:2]}))),
+    "a longer bias": (
+        "VE163.*3 rows and a bias of shape \\(4,\\)",
+        set_weights(lambda t: t.update({HEAD.replace("weight", "bias"): torch.zeros(4)})),
+    ),
+    "two columns": ("VE167.*2 columns", set_weights(keep_two_columns)),
     "no config": ("VE162", lambda folder: (folder / "adapter_config.json").unlink()),
     "no weights": ("VE162.*bin", lambda folder: (folder / "adapter_model.safetensors").unlink()),
     "a folder of checkpoints": ("VE162.*checkpoint-500", hide_in_checkpoints),
