@@ -88,6 +88,13 @@ class AskedAnnotation(NamedTuple):
     tags: IntArray
 
 
+class Padding(NamedTuple):
+    """How rows are filled up: with which id, and up to how many subwords the backbone reads."""
+
+    id: int
+    most: int
+
+
 MakeRows = Callable[[IntArray, Sequence[AskedAnnotation]], list[TagRow]]
 """The rows of a window, given its subwords."""
 
@@ -96,7 +103,6 @@ class TagBatches:
     """The batches of a run.
 
     make_rows: puts instructions or questions to windows.
-    pad_id: fills rows.
     RAISES VanerError: VE524, `mixture` names a corpus that is not there; VE525, no document is
         left.
     """
@@ -107,12 +113,12 @@ class TagBatches:
         config: TagConfig,
         *,
         make_rows: MakeRows,
-        pad_id: int,
+        padding: Padding,
         path: Path,
     ) -> None:
         self._config = config
         self._make_rows = make_rows
-        self._pad_id = pad_id
+        self._padding = padding
         shares = corpus_shares(sources, config)
         self._sources = [source for source, share in zip(sources, shares, strict=True) if share]
         if not self._sources:
@@ -131,7 +137,7 @@ class TagBatches:
             rows += self._rows(number)
         lengths = [len(row.input_ids) for row in rows]
         return [
-            make_pass([rows[index] for index in batch], pad_id=self._pad_id)
+            make_pass([rows[index] for index in batch], self._padding)
             for batch in plan_batches(lengths, self._config.pass_subwords)
         ]
 
@@ -246,11 +252,11 @@ def _slots(source: Source, window_subwords: int) -> NDArray[numpy.int64]:
     return numpy.stack([documents, numpy.arange(len(documents)) - firsts, n_slots[documents]], 1)
 
 
-def make_pass(rows: Sequence[TagRow], *, pad_id: int) -> TagPass:
+def make_pass(rows: Sequence[TagRow], padding: Padding) -> TagPass:
     """Rows as arrays."""
     lengths = numpy.array([len(row.input_ids) for row in rows], numpy.int64)
-    width = padded_length(int(lengths.max()))
-    input_ids = numpy.full((len(rows), width), pad_id, numpy.int64)
+    width = min(padded_length(int(lengths.max())), padding.most)
+    input_ids = numpy.full((len(rows), width), padding.id, numpy.int64)
     for line, row in enumerate(rows):
         input_ids[line, : len(row.input_ids)] = row.input_ids
     answers = [(line, answer) for line, row in enumerate(rows) for answer in row.answers]

@@ -6,6 +6,7 @@ asks the same way can be made of them (`python -m spacy vaner assemble`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ from spacy_vaner.training.rows_folder import Document, IntArray, PreparedRows
 from spacy_vaner.training.tag_batches import (
     Answer,
     AskedAnnotation,
+    Padding,
     TagBatches,
     TagPass,
     TagRow,
@@ -73,7 +75,8 @@ class Tagging:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.rows = PreparedRows.open(Path(config.rows))
-        self.data_sha256 = "+".join(sorted(source.facts.sha256 for source in self.rows.sources))
+        hashes = sorted(source.facts.sha256 for source in self.rows.sources)
+        self.data_sha256 = hashlib.sha256("".join(hashes).encode("utf8")).hexdigest()
         folder = Path(config.backbone) if config.backbone else self._start(output)
         attention = config.attention_on(self.device.type, self.precision)
         self.tagger = build_tagger(
@@ -95,7 +98,7 @@ class Tagging:
             self.rows.of_split("train"),
             config,
             make_rows=self._asker.rows,
-            pad_id=self.tagger.tokenizer.pad_id,
+            padding=self._asker.padding,
             path=Path(config.rows),
         )
         self._dev = [
@@ -213,6 +216,10 @@ class Asker:
             if with_corpus is None or without_corpus is None
             else template_instruction(with_corpus, without_corpus)
         )
+
+    @property
+    def padding(self) -> Padding:
+        return Padding(self.tagger.tokenizer.pad_id, self.tagger.max_positions)
 
     def n_framing(self, type_name: str, corpus: str | None) -> int:
         """Subwords that stand around a window; a joint question does not."""
@@ -348,7 +355,7 @@ def tag_documents(
     with torch.inference_mode():
         for batch in plan_batches([len(row.input_ids) for row in rows], batch_subwords):
             chosen = [rows[index] for index in batch]
-            logits = run_pass(tagger, make_pass(chosen, pad_id=tagger.tokenizer.pad_id))
+            logits = run_pass(tagger, make_pass(chosen, asker.padding))
             answers = iter(logits.cpu().numpy())
             for index, row in zip(batch, chosen, strict=True):
                 for answer, (of_question, units) in zip(row.answers, places[index], strict=True):

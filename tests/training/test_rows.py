@@ -20,7 +20,7 @@ from spacy_vaner.examples import training_rows
 from spacy_vaner.model import set_tagger
 from spacy_vaner.rows import prepare_rows
 from spacy_vaner.training.rows_folder import HEADER_FILE, NO_LOSS, PreparedRows
-from spacy_vaner.training.tag_batches import TagBatches, TagRow, corpus_shares, cut_window
+from spacy_vaner.training.tag_batches import Padding, TagBatches, TagRow, corpus_shares, cut_window
 from spacy_vaner.training.tag_config import TagConfig
 from spacy_vaner.training.tagging import Tagging
 from tests.support.tiny_tagger import (
@@ -220,7 +220,7 @@ def make_batches(open_rows: PreparedRows, rows_path: Path) -> MakeBatches:
             open_rows.of_split("train"),
             config,
             make_rows=lambda ids, asked: [TagRow(ids, [])],
-            pad_id=0,
+            padding=Padding(0, 512),
             path=rows_path,
         )
 

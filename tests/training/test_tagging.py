@@ -17,6 +17,7 @@ from spacy_vaner.cli import vaner_app
 from spacy_vaner.corpora.docbins import read_docs
 from spacy_vaner.decoding import UnitSpan
 from spacy_vaner.errors import VanerError, VanerWarning
+from spacy_vaner.training.__main__ import main
 from spacy_vaner.training.config import config_from_dict, read_config
 from spacy_vaner.training.log import LOG_FILE, read_log
 from spacy_vaner.training.loop import CHECKPOINTS_FOLDER
@@ -58,6 +59,12 @@ def test_a_run_learns_and_keeps_its_best(trained: Path) -> None:
     assert best["figure"] == max(figures.values()) == figures[best["step"]]
     measured = next(record for record in reversed(log) if "dev_f" in record)
     assert set(measured["dev_f_per_type"]) == {"one.text: Chemical", "one.text: Gene", "two: Gene"}
+
+
+def test_the_curve_of_a_run_is_drawn(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["plot", str(trained), str(tmp_path / "curve.png")]) == 0
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_pipeline_of_a_run_predicts_what_the_loop_measured(
@@ -126,9 +133,15 @@ def test_a_run_starts_from_a_pretrained_backbone(
         assert torch.equal(weights, after[name]), name
 
 
-def test_a_run_is_not_mixed_with_another(rows_path: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    train_tagger(tag_config(rows_path, max_minutes=0), output)
+def test_a_run_is_not_mixed_with_another(
+    rows_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, path = tmp_path / "run", tmp_path / "config.json"
+    path.write_text(json.dumps(tag_config(rows_path).to_dict()))
+    assert main(["tag", str(path), str(output), "--max-minutes", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "Stopped after 0 steps (time)" in told and "--resume" in told
+    assert main(["tag", str(path), str(output)]) == 1 and "VE509" in capsys.readouterr().err
     for changes in ({"asking": "per_type"}, {"mixture": {"two": 2}}, {"dropout": 0.3}):
         with pytest.raises(VanerError, match="VE51[14]"):
             train_tagger(tag_config(rows_path, **changes), output, resume=True)
