@@ -9,10 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import spacy
-from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc
 
-from spacy_vaner.corpora.docbins import docs_to_bytes, mark_record, words_to_doc
+from spacy_vaner.corpora.docbins import (
+    docs_to_bytes,
+    make_tokenizer,
+    make_vocab,
+    mark_record,
+    words_to_doc,
+)
 from spacy_vaner.corpora.formats import Note, get_format, ignore, read_records
 from spacy_vaner.corpora.formats.base import (
     malformed,
@@ -178,11 +183,10 @@ def _documents(
 ) -> Iterator[tuple[Doc, Record, int]]:
     """Annotated documents with their record and the number of mentions that were widened."""
     view = conversion.chosen_view()
-    tokenizer = _make_tokenizer(conversion.tokenizer)
+    make_doc = _words_to_doc() if view == "tokens" else _tokenize(conversion.tokenizer)
     conversion = replace(conversion, types=used_types(conversion))
     for record in records(conversion, report, progress=progress):
-        words = view == "tokens"
-        doc = words_to_doc(record, tokenizer.vocab) if words else tokenizer(record.text)
+        doc = make_doc(record)
         yield doc, record, annotate(doc, record, conversion)
 
 
@@ -298,14 +302,19 @@ def _prepared(
     return replace(record, mentions=mentions, alternatives=alternatives, pmid=pmid)
 
 
-def _make_tokenizer(name: str) -> Tokenizer:
+def _words_to_doc() -> Callable[[Record], Doc]:
+    vocab = make_vocab()
+    return lambda record: words_to_doc(record, vocab)
+
+
+def _tokenize(name: str) -> Callable[[Record], Doc]:
     """RAISES VanerError: VE210, scispacy is not installed."""
-    nlp = spacy.blank("en")
     if name == "scispacy":
         try:
             from scispacy.custom_tokenizer import combined_rule_tokenizer
         except ImportError as error:
             raise VanerError(Messages.VE210.format(reason=error)) from error
-        nlp.tokenizer = combined_rule_tokenizer(nlp)
-    tokenizer: Tokenizer = nlp.tokenizer
-    return tokenizer
+        tokenizer = combined_rule_tokenizer(spacy.blank("en"))
+    else:
+        tokenizer = make_tokenizer()
+    return lambda record: tokenizer(record.text)

@@ -6,13 +6,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ParamSpec, TypeVar
 
 import numpy
-import spacy
+from spacy.lang.en import English
+from spacy.language import create_tokenizer
+from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc, DocBin, Span
 from spacy.util import filter_spans
-from spacy.vocab import Vocab
+from spacy.vocab import Vocab, create_vocab
 from srsly.msgpack import msgpack_decoders, msgpack_encoders
 
 from spacy_vaner.errors import Messages, VanerError
@@ -58,7 +61,7 @@ def read_docs(path: Path, vocab: Vocab | None = None) -> Iterator[Doc]:
     vocab: theirs; None = a new one.
     RAISES VanerError: VE202, a file that cannot be read.
     """
-    vocab = spacy.blank("en").vocab if vocab is None else vocab
+    vocab = make_vocab() if vocab is None else vocab
     try:
         docs = DocBin().from_disk(path).get_docs(vocab)
     except Exception as error:  # zlib, msgpack and numpy each raise their own for a broken file
@@ -66,6 +69,22 @@ def read_docs(path: Path, vocab: Vocab | None = None) -> Iterator[Doc]:
     next_doc = _quick(lambda: next(docs, None))
     while (doc := next_doc()) is not None:
         yield doc
+
+
+def make_vocab() -> Vocab:
+    """An English vocab. Every file takes one of its own, since a vocab keeps each word it meets."""
+    vocab: Vocab = create_vocab("en", English.Defaults)
+    return vocab
+
+
+def make_tokenizer() -> Tokenizer:
+    """The tokenizer of `spacy.blank("en")`, with a vocab of its own.
+
+    Made without a pipeline, for which spaCy would load every installed component: with
+    spacy-transformers 225 MB in each process.
+    """
+    pipeline: Any = SimpleNamespace(vocab=make_vocab(), Defaults=English.Defaults)
+    return create_tokenizer()(pipeline)
 
 
 def words_to_doc(record: Record, vocab: Vocab) -> Doc:

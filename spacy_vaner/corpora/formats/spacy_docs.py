@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import spacy
 from spacy.tokens import Doc, Span
 
 from spacy_vaner.corpora.docbins import (
     SPANS_KEY,
     docs_to_bytes,
+    make_tokenizer,
     mark_record,
     read_docs,
     words_to_doc,
@@ -99,12 +99,12 @@ def write_docbin(records: Iterable[Record], path: Path, *, note: Note = ignore) 
 
     A document says nothing of complete types: that is for `python -m spacy vaner convert`.
     """
-    nlp = spacy.blank("en")
+    tokenizer = make_tokenizer()
 
     def docs() -> Iterator[Doc]:
         for record in records:
             own_words = record.words is not None
-            doc = words_to_doc(record, nlp.vocab) if own_words else nlp.make_doc(record.text)
+            doc = words_to_doc(record, tokenizer.vocab) if own_words else tokenizer(record.text)
             mark_record(doc, record)
             gold = Gold(
                 id=record.id,
