@@ -187,13 +187,14 @@ class Messages:
     )
     VE120 = (
         "VE120: the backbone {name!r} is no folder here and cannot be had from the hub ({error}). "
-        "Set `model.backbone.name` to the folder that holds it, or make it available in the hub's "
-        "cache."
+        "Set `model.backbone.name` to the folder that holds it. For a name on the hub: go online "
+        "once, or copy the hub's cache from where `hf download NAME` was run (a gated model also "
+        "needs `hf auth login`)."
     )
     VE121 = (
         "VE121: {folder} holds no weights as safetensors (model.safetensors or its index). Other "
-        "forms are not read, since they can run code: save the model again with "
-        "`save_pretrained(…, safe_serialization=True)`."
+        "forms are not read, since they can run code: load the model with transformers and save it "
+        "again with `save_pretrained(…, safe_serialization=True)`."
     )
     VE122 = "VE122: {path} is missing or damaged: {error}. Get the backbone's files again."
     VE123 = (
@@ -275,6 +276,11 @@ class Messages:
     VE155 = (
         "VE155: the backbone {backbone} cannot save memory by gradient checkpointing. Set "
         "model.backbone.gradient_checkpointing = false."
+    )
+    VE156 = (
+        "VE156: {folder} holds an adapter saved by PEFT, no backbone. Set `model.backbone.name` to "
+        "the model that it was trained on ({base}). To use the adapter itself: "
+        "`python -m spacy vaner import-adapter`."
     )
     VW151 = (
         "VW151: the tagger was saved with model.backbone.quantization = {saved!r} and is loaded "

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..errors import Messages, VanerError
 from .lora import adapter_parameters, add_adapter
-from .pretrained import config_from_json, fresh_decoder
+from .pretrained import config_from_json, fresh_decoder, hub_failure
 from .settings import Lora
 
 STORAGES = ("fp32", "bf16", "int8", "nf4")
@@ -113,7 +113,7 @@ def read_shape(backbone: str) -> dict[str, Any]:
         try:
             path = Path(hf_hub_download(backbone, "config.json"))
         except (OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = f"{hub_failure(error)}; known by name are {', '.join(SHAPES)}"
             raise VanerError(Messages.VE120.format(name=backbone, error=reason)) from None
     try:
         config: dict[str, Any] = json.loads(path.read_bytes())
@@ -240,6 +240,7 @@ def memory_table(
     counts: Counts, *, rows: int, subwords: int, gradient_checkpointing: bool
 ) -> list[str]:
     """Lines of a Markdown table, in GiB: a row per storage, training and prediction."""
+    digits = 1 if weights_bytes(counts, STORAGES[0]) >= _GIB else 4
     lines = [
         "| weights held in | weights | adapter, gradients, AdamW | activations | **training** "
         "| **prediction** |",
@@ -261,6 +262,6 @@ def memory_table(
             training.total,
             prediction.total,
         )
-        cells = " | ".join(f"{size / _GIB:.1f}" for size in sizes)
+        cells = " | ".join(f"{size / _GIB:.{digits}f}" for size in sizes)
         lines.append(f"| {storage} | {cells} |")
     return lines

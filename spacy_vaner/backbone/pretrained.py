@@ -52,6 +52,7 @@ _ENCODER_CONFIG_KEYS = (
     "local_attention",
     "global_attn_every_n_layers",
 )
+_PEFT_CONFIG = "adapter_config.json"
 # In a pipeline of spacy-transformers, and in the folder of its component.
 _SPACY_TRANSFORMERS = ("transformer/model", "model")
 # transformers 4 does not find the weights of Gemma 3 under the names of its language model.
@@ -76,7 +77,8 @@ def find_backbone(settings: HFBackbone) -> Path:
 
     A snapshot that is complete in the cache is taken as it is; pin `revision` to a commit where
     the hub's copy may change. HF_HUB_OFFLINE is respected.
-    RAISES VanerError: VE120, it is nowhere; VE121, weights in another form than safetensors.
+    RAISES VanerError: VE120, it is nowhere; VE121, weights in another form than safetensors; VE156,
+        an adapter's folder.
     """
     folder = Path(settings.name).expanduser()
     if folder.is_dir():
@@ -91,7 +93,7 @@ def find_backbone(settings: HFBackbone) -> Path:
             if not local_files_only:
                 raise
         except (OSError, ValueError) as error:
-            reason = _brief(error)
+            reason = hub_failure(error)
         else:
             if not missing:
                 return folder
@@ -102,8 +104,8 @@ def find_backbone(settings: HFBackbone) -> Path:
 def weight_files(folder: Path) -> list[Path]:
     """Name the safetensors shards of a folder, sorted; a shard may be missing.
 
-    RAISES VanerError: VE121, there are none; VE122, an index that cannot be read; VE161, a
-        pipeline of spacy-transformers.
+    RAISES VanerError: VE121, there are none; VE122, an index that cannot be read; VE156, an adapter
+        saved by PEFT; VE161, a pipeline of spacy-transformers.
     """
     if (folder / _INDEX).is_file():
         try:
@@ -114,6 +116,8 @@ def weight_files(folder: Path) -> list[Path]:
     if not (folder / _WEIGHTS).is_file():
         if any((folder / name).is_file() for name in _SPACY_TRANSFORMERS):
             raise VanerError(Messages.VE161.format(folder=folder))
+        if (folder / _PEFT_CONFIG).is_file():
+            raise VanerError(Messages.VE156.format(folder=folder, base=_peft_base(folder)))
         raise VanerError(Messages.VE121.format(folder=folder))
     return [folder / _WEIGHTS]
 
@@ -235,6 +239,10 @@ def checkpoint_layers(decoder: nn.Module, name: str) -> None:
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
     enable = next(getattr(model, name) for name in names if hasattr(model, name))
     enable({"use_reentrant": False})
+    # transformers 5 then hooks a closure to the embeddings, which only reentrant checkpoints need
+    # and which cannot be pickled.
+    if hasattr(model, "_require_grads_hook"):
+        model.disable_input_require_grads()
 
 
 def load_pretrained(folder: Path, settings: HFBackbone) -> nn.Module:
@@ -405,6 +413,25 @@ def _missing_files(folder: Path) -> list[str]:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         missing.append(_TOKENIZER_FILES[0])
     return missing
+
+
+def _peft_base(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / _PEFT_CONFIG).read_bytes())["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{_PEFT_CONFIG} does not tell"
+
+
+def hub_failure(error: Exception) -> str:
+    """Say in a line why a name cannot be had from the hub."""
+    from huggingface_hub.errors import HFValidationError
+
+    # Its own message speaks of identifiers, where what was given is the path of a missing folder.
+    return (
+        "it is no name that the hub takes"
+        if isinstance(error, HFValidationError)
+        else _brief(error)
+    )
 
 
 def _brief(error: Exception) -> str:

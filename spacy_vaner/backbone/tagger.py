@@ -510,8 +510,6 @@ def _assemble(
         if words is not None:
             words.bind(tokenizer)
         if isinstance(settings, HFBackbone):
-            if settings.gradient_checkpointing:
-                checkpoint_layers(decoder, settings.name)
             if settings.quantization is not None:
                 quantization.quantize(decoder, settings.quantization, device)
         tagger = Tagger(
@@ -524,6 +522,10 @@ def _assemble(
             question_width=question_width,
             precision=precision,
         )
+        # Not before the adapter is on: peft would hook a closure to the embeddings, which cannot be
+        # pickled.
+        if isinstance(settings, HFBackbone) and settings.gradient_checkpointing:
+            checkpoint_layers(decoder, settings.name)
     return tagger.to(device)
 
 

@@ -42,7 +42,12 @@ def memory_command(
     counts = count(read_shape(backbone), Lora(rank=rank, targets=names))
     typer.echo(
         f"{counts.n_parameters:,} parameters; adapter and head: {counts.n_trained:,}, "
-        f"{counts.n_trained * 4 / 1e6:.0f} MB as a file."
+        f"{counts.n_trained * 4 / 1e6:.1f} MB as a file."
+    )
+    again = "with" if gradient_checkpointing else "without"
+    typer.echo(
+        f"GiB for {rows} rows of {subwords} subwords, {again} gradient checkpointing; all but fp32 "
+        "compute in bf16:"
     )
     lines = memory_table(
         counts, rows=rows, subwords=subwords, gradient_checkpointing=gradient_checkpointing

@@ -143,7 +143,8 @@ def test_the_page_has_the_tables_that_the_command_prints() -> None:
     for shape, table in tables.items():
         done = CliRunner().invoke(vaner_app, ["memory", shape])
         assert done.exit_code == 0, done.output
-        headline, *lines = done.output.splitlines()
+        headline, unit, *lines = done.output.splitlines()
+        assert unit.startswith("GiB for 8 rows of 160 subwords, with gradient checkpointing")
         assert lines == table.splitlines(), shape
         assert headline.split(" parameters")[0] in PAGE.read_text("utf8")
 
@@ -170,14 +171,17 @@ def test_a_config_alone_is_enough(llama_folder: Path, tmp_path: Path) -> None:
     for name in (str(tmp_path), str(config)):
         done = CliRunner().invoke(vaner_app, ["memory", name, "--rank", "2", "--rows", "4"])
         assert done.exit_code == 0 and "| nf4 |" in done.output
+        # Also of a backbone that takes a few MiB the figures say something.
+        assert "| 0.0 |" not in done.output and "| 0.00" in done.output
     counts = count(read_shape(str(tmp_path)), Lora(targets=("q_proj", "v_proj")))
     done = CliRunner().invoke(vaner_app, ["memory", str(tmp_path), "--targets", "q_proj, v_proj"])
     assert f"adapter and head: {counts.n_trained:,}," in done.output
 
 
 def test_what_cannot_be_counted_is_named(tmp_path: Path) -> None:
-    with pytest.raises(VanerError, match="VE120.*org/nothing"):
-        read_shape("org/nothing")
+    for name in ("org/nothing", "llama-2-13b", "/gone/folder"):
+        with pytest.raises(VanerError, match=f"VE120.*{name}.*known by name are llama-2-7b"):
+            read_shape(name)
     path = tmp_path / "config.json"
     for text in ("{", "{}", "[]"):
         path.write_text(text)

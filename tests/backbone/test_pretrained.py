@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,6 +144,7 @@ def test_recomputed_layers_give_equal_gradients(
     for again in (False, True):
         settings = settings_for(name, family_folders, gradient_checkpointing=again)
         tagger = build_tagger(settings, Lora(rank=2), seed=1).train()
+        pickle.dumps(tagger)  # as a process that is spawned gets it
         for parameter_name, parameter in tagger.named_parameters():
             if "lora_B" in parameter_name:
                 torch.nn.init.constant_(parameter, 0.01)
@@ -237,10 +239,16 @@ def quantised(folder: Path) -> None:
     )
 
 
+def turned_into_an_adapter(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
         (pickled, r"VE121.*save_pretrained\(…, safe_serialization=True\)"),
+        (turned_into_an_adapter, r"VE156.*trained on \(org/base\).*import-adapter"),
         (truncated, "VE122.*Get the backbone's files again"),
         (quantised, r"VE153.*model\.backbone\.quantization"),
     ],
@@ -253,9 +261,14 @@ def test_files_that_cannot_be_used_are_named(
         build_tagger(HFBackbone(str(llama_copy)), Lora(rank=2))
 
 
-def test_a_hub_name_without_network_is_named() -> None:
-    with pytest.raises(VanerError, match=r"VE120.*'org/nothing'.*model\.backbone\.name"):
-        build_tagger(HFBackbone("org/nothing"), Lora())
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("org/nothing", ".*"), ("/gone/folder", "it is no name that the hub takes")],
+)
+def test_a_backbone_that_is_nowhere_is_named(name: str, reason: str) -> None:
+    message = rf"VE120.*'{name}'.*\({reason}\).*model\.backbone\.name.*hf download"
+    with pytest.raises(VanerError, match=message):
+        build_tagger(HFBackbone(name), Lora())
 
 
 @pytest.mark.parametrize("n_rows", [300, 900])
