@@ -71,7 +71,7 @@ wheel-test: $(VENV)/dev.stamp
 $(VENV)-transformers5/stamp: constraints-transformers5.txt setup.cfg pyproject.toml
 	test -x $(VENV)-transformers5/bin/python || $(PYTHON) -m venv $(VENV)-transformers5
 	$(subst $(BIN),$(VENV)-transformers5/bin,$(PIP)) -c constraints-transformers5.txt torch
-	$(subst $(BIN),$(VENV)-transformers5/bin,$(PIP)) -c constraints-transformers5.txt -e . \
+	$(subst $(BIN),$(VENV)-transformers5/bin,$(PIP)) -c constraints-transformers5.txt -e '.[quantization]' \
 		pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
