@@ -85,6 +85,10 @@ class Adapter(nn.Module):
         self.head = copy.deepcopy(head).requires_grad_(True)
         self.to(next(head.parameters()).device)
 
+    def __repr__(self) -> str:
+        # torch would list every matrix.
+        return f"Adapter(types={self.types}, lora={self.lora}, trainable={self.trainable})"
+
     @property
     def trainable(self) -> bool:
         """Whether training changes it."""

@@ -106,8 +106,9 @@ def read_shape(backbone: str) -> dict[str, Any]:
     if backbone.lower() in SHAPES:
         return dict(SHAPES[backbone.lower()])
     path = Path(backbone).expanduser()
-    path = path / "config.json" if path.is_dir() else path
-    if not path.exists():
+    if path.is_dir():
+        path = path / "config.json"
+    elif not path.exists():
         from huggingface_hub import hf_hub_download
 
         try:

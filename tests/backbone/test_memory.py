@@ -183,6 +183,8 @@ def test_what_cannot_be_counted_is_named(tmp_path: Path) -> None:
         with pytest.raises(VanerError, match=f"VE120.*{name}.*known by name are llama-2-7b"):
             read_shape(name)
     path = tmp_path / "config.json"
+    with pytest.raises(VanerError, match=f"VE122: {path} is missing"):
+        read_shape(str(tmp_path))
     for text in ("{", "{}", "[]"):
         path.write_text(text)
         with pytest.raises(VanerError, match="VE122"):

@@ -246,6 +246,7 @@ def test_threads_share_adapters(crowded: Language) -> None:
 def test_only_what_is_trainable_learns(adapted: Language) -> None:
     ner = component_of(adapted)
     (first,) = ner.adapters
+    assert repr(first).startswith("Adapter(types=('Anatomy',), lora=Lora(rank=")
     assert not first.trainable
     with pytest.raises(VanerError, match="VE034.*Anatomy.*trainable = True"):
         adapted.update(lessons(adapted), sgd=Adam(0.01))
