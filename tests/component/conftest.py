@@ -23,18 +23,26 @@ def make_nlp() -> Callable[..., Language]:
     """A pipeline with an untrained tiny component; changes go over its settings."""
 
     def make(**changes: Any) -> Language:
-        nlp = spacy.blank("en")
+        # English takes longer to make, by its special cases.
+        nlp = spacy.blank("xx")
         nlp.add_pipe("vaner_ner", config=merge(TINY, changes))
         return nlp
 
     return make
 
 
+def quick_to_load() -> Language:
+    """English without its 1,347 special cases, which are half the time of loading a pipeline."""
+    nlp = spacy.blank("en")
+    nlp.tokenizer.rules = {}  # type: ignore[assignment]
+    return nlp
+
+
 @pytest.fixture(scope="session")
 def trained_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved pipeline that knows MENTIONS by heart (about 5 s)."""
+    """A saved pipeline that knows MENTIONS by heart (about 10 s)."""
     torch.manual_seed(0)
-    nlp = spacy.blank("en")
+    nlp = quick_to_load()
     nlp.add_pipe("vaner_ner", config=TINY)
     # The tokenizer learns the words of the instruction too.
     docs = [Writer(nlp).doc(2_000), Writer(nlp).annotated("Chemical Gene in : " * 9)]
@@ -103,7 +111,7 @@ def llama_folder(trained_path: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def lora_path(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline with an adapter on that backbone: at random, so that it finds a lot."""
-    nlp = spacy.blank("en")
+    nlp = quick_to_load()
     backbone = {"@misc": "spacy-vaner.hf_backbone.v1", "name": str(llama_folder)}
     adapter = {"@misc": "spacy-vaner.lora.v1", "rank": 4, "dropout": 0.0}
     model = {"backbone": backbone, "adapter": adapter}
