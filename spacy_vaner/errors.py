@@ -125,7 +125,7 @@ class Messages:
     )
     VE037 = (
         "VE037: the adapter {where} is for the types {found}; `adapters` in the config says "
-        "{expected}."
+        "{expected}. Name the types of the adapter there, or the folder of another one."
     )
     VE038 = (
         "VE038: there is no vaner_ner component {name!r} in the pipeline ({known}). Set "
