@@ -434,6 +434,11 @@ class Messages:
         "VE219: {path}: a record cannot be written in this format: expected {expected}; found: "
         "{found}."
     )
+    VE220 = (
+        "VE220: no corpus of the catalogue is complete under {folder}. "
+        "`python -m spacy vaner corpora --corpora-dir {folder}` says which files are missing; set "
+        "--corpora-dir where they are elsewhere."
+    )
 
     # 3xx: training and reader
     VE301 = (

@@ -56,7 +56,8 @@ def convert_command(
         str | None,
         typer.Option(
             help="Types annotated completely, comma-separated: what is not marked is not of that "
-            "type. Default: every type that occurs; name them if one may be absent from a split"
+            "type; names as --type-map gives them. Default: every type that occurs; name them if "
+            "one may be absent from a split"
         ),
     ] = None,
     partial: Annotated[
@@ -278,7 +279,7 @@ def convert_command(
         progress=_progress(output.name),
     )
     _print_report(output.name, report.to_dict(), conversion.types or ())
-    print(_table([(output.name, report.to_dict())]))
+    _print_table([(output.name, report.to_dict())])
     msg.good(f"{report.documents} documents: {output}")
 
 
@@ -314,7 +315,7 @@ def _convert_catalogue(
             _print_report(file.path.name, file.report)
         else:
             msg.info(f"{file.path.name} is up to date")
-    print(_table(converted))
+    _print_table(converted)
     summary = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf8"))
     for what, names in (
         ("not converted, held out as a whole", summary["held_out"]),
@@ -335,28 +336,21 @@ def _progress(name: str) -> Progress:
 
 def _print_report(name: str, report: Mapping[str, Any], types: Iterable[str] = ()) -> None:
     """types: those that the user says are annotated completely."""
-    from spacy_vaner.corpora.report import remarks
+    from spacy_vaner.corpora.report import absent_types, remarks
 
     msg.info(name)
-    for type_ in types:
-        if not report["mentions"].get(type_):
-            found = ", ".join([*report["mentions"], *report["unused"]]) or "none"
-            msg.warn(
-                f"no mention of {type_}, which is taken as annotated completely; found: {found}"
-            )
+    for absent in absent_types(report, types):
+        msg.warn(absent)
     for count, what in remarks(report):
         print(f"    {count:>7} {what}")
 
 
-def _table(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    rows = []
-    for name, report in reports:
-        mentions = ", ".join(f"{type_} {count}" for type_, count in report["mentions"].items())
-        sentences = report["sentences"]
-        counts = (report["documents"], "–" if sentences is None else sentences, report["tokens"])
-        rows.append((name, *counts, mentions or "–"))
+def _print_table(reports: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    from spacy_vaner.corpora.report import table_rows
+
     header = ("file", "documents", "sentences", "tokens", "mentions")
-    return table(rows, header=header, divider=True, aligns=("l", "r", "r", "r", "l"))
+    rows = table_rows(reports)
+    print(table(rows, header=header, divider=True, aligns=("l", "r", "r", "r", "l")))
 
 
 def _names(option: str | None) -> tuple[str, ...] | None:

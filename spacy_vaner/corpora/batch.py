@@ -111,12 +111,18 @@ def protect_conversion(
 
 
 def corpora_there(corpora_dir: Path) -> list[str]:
-    """The corpora of the catalogue whose files are all below a folder."""
-    return [
+    """The corpora of the catalogue whose files are all below a folder.
+
+    RAISES VanerError: VE220, not one.
+    """
+    found = [
         name
         for name, corpus in catalogue().items()
         if all((corpora_dir / place).exists() for place in corpus.places())
     ]
+    if not found:
+        raise VanerError(Messages.VE220.format(folder=corpora_dir))
+    return found
 
 
 def convert_catalogue(

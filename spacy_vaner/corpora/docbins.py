@@ -64,8 +64,12 @@ def read_docs(path: Path, vocab: Vocab | None = None) -> Iterator[Doc]:
     vocab = make_vocab() if vocab is None else vocab
     try:
         docs = DocBin().from_disk(path).get_docs(vocab)
-    except Exception as error:  # zlib, msgpack and numpy each raise their own for a broken file
+    except OSError as error:
         raise VanerError(Messages.VE202.format(path=path, reason=error)) from error
+    except Exception as error:  # zlib, msgpack and numpy each raise their own for a broken file
+        # spaCy's own message sends to another command.
+        reason = "it is damaged, or no .spacy file (DocBin)"
+        raise VanerError(Messages.VE202.format(path=path, reason=reason)) from error
     next_doc = _quick(lambda: next(docs, None))
     while (doc := next_doc()) is not None:
         yield doc

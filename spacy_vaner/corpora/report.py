@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from spacy_vaner.types import Mention, Record
 
 _EXAMPLES = 5
+_MEANING = {
+    "misaligned": "mentions whose text is not what stands at their offsets (the offsets are taken)",
+    "repeated mention": "mentions that the source gives twice (taken once)",
+    "mention opened by I": "mentions that begin with an I tag (taken as B)",
+    "document without words": "documents without words (left out)",
+    "text without annotations": "texts without annotations beside them (left out)",
+    "passage moved": "passages whose offset lies in the one before (put behind it)",
+    "relation line": "lines of relations (not used)",
+}
+"""Of the notes of readers, as remarks tell it; others are told by their name."""
 
 
 @dataclass
@@ -99,6 +109,32 @@ def count_overlaps(mentions: Sequence[Mention]) -> tuple[int, int]:
     return nested, crossing
 
 
+def table_rows(
+    reports: Iterable[tuple[str, Mapping[str, Any]]],
+) -> list[tuple[str, int, int | str, int, str]]:
+    """Per report, with its name: name, documents, sentences, tokens, mentions per type."""
+    return [
+        (
+            name,
+            report["documents"],
+            "–" if report["sentences"] is None else report["sentences"],
+            report["tokens"],
+            ", ".join(f"{type_} {count}" for type_, count in report["mentions"].items()) or "–",
+        )
+        for name, report in reports
+    ]
+
+
+def absent_types(report: Mapping[str, Any], types: Iterable[str]) -> list[str]:
+    """Types that are taken as annotated completely and have no mention: a wrong name, mostly."""
+    found = ", ".join([*report["mentions"], *report["unused"]]) or "none"
+    return [
+        f"no mention of {type_}, which is taken as annotated completely; found: {found}"
+        for type_ in types
+        if not report["mentions"].get(type_)
+    ]
+
+
 def remarks(report: Mapping[str, Any]) -> list[tuple[int, str]]:
     """What a reader of a report should look at, everything that is not simply there: count, what.
 
@@ -113,7 +149,8 @@ def remarks(report: Mapping[str, Any]) -> list[tuple[int, str]]:
         (report["repeated_documents"], "documents with the identifier of an earlier one (kept)"),
     ]
     for cause, count in report["notes"].items():
-        said.append((count, f"{cause}, first in {report['examples'][cause][0]}"))
+        first = report["examples"][cause][0]
+        said.append((count, f"{_MEANING.get(cause, cause)}, first in {first}"))
     for type_, count in report["unused"].items():
         said.append((count, f"mentions of {type_}: type not used"))
     if guard := report["guard"]:

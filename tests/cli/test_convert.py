@@ -132,6 +132,8 @@ def test_one_split_and_all_splits_of_the_catalogue(vaner):
         ("--corpus sample,BC5CDR --view text --split dev x.spacy", "one --corpus"),
         ("my.train.jsonl x.spacy -f jsonl --unprotected DDI", "--unprotected and --workers"),
         ("my.train.jsonl x.spacy -f jsonl --workers 2", "--workers go with"),
+        ("--corpus all --corpora-dir . --output-dir y", "VE220: no corpus of the catalogue"),
+        ("my.train.jsonl x.spacy -f jsonl --protect my.test.jsonl", "or no .spacy file (DocBin)"),
         ("--corpus none --view text --split dev x.spacy", "VE211"),
         ("--corpus sample --output-dir y --protect none", "VE211"),
     ],

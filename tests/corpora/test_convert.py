@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from spacy_vaner.corpora.convert import Conversion, annotate, convert, words_to_doc
 from spacy_vaner.corpora.docbins import docs_to_bytes, read_docs
 from spacy_vaner.corpora.guard import ProtectedIndex
+from spacy_vaner.corpora.report import absent_types, remarks
 from spacy_vaner.errors import VanerError
 from spacy_vaner.gold import get_gold
 from spacy_vaner.types import Mention, Record
@@ -174,6 +175,20 @@ def test_a_type_that_no_config_could_hold_is_refused(run, type_):
         run([{"text": "ab", "ents": [[0, 2, type_]]}])
 
 
+def test_the_report_tells_what_a_note_means(run):
+    rows = [{"text": "ab cd", "ents": [[0, 2, "X", "cd"], [0, 2, "X"]]}]
+    _, report = run(rows, types=("X", "Y"))
+    assert report.mentions == {"X": 1}
+    said = {what.partition(", first in ")[0]: count for count, what in remarks(report.to_dict())}
+    assert said == {
+        "mentions whose text is not what stands at their offsets (the offsets are taken)": 1,
+        "mentions that the source gives twice (taken once)": 1,
+    }
+    assert absent_types(report.to_dict(), ("X", "Y")) == [
+        "no mention of Y, which is taken as annotated completely; found: X"
+    ]
+
+
 def test_repeated_documents_are_kept_and_counted(run):
     docs, report = run([{"id": "1", "text": "a"}, {"id": "1", "text": "a"}])
     assert (len(docs), report.documents, report.repeated_documents) == (2, 2, 1)
@@ -310,6 +325,7 @@ def test_a_span_covers_its_mention(text, data):
     assert list(doc.ents) == spans
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_every_process(tmp_path):
     rows = [{**ROW, "id": str(i), "text": ROW["text"] + f" x{i} y{i}."} for i in range(30)]
     source = tmp_path / "in.jsonl"

@@ -177,9 +177,9 @@ def test_line_ends_byte_order_mark_and_odd_words(read):
     [
         ("iob", "a\tO\nb\n", r"line 2: expected a word, a tab and a tag .* found: b"),
         ("iob", "a\tO\n\tO\n", "line 2: expected a word"),
-        ("iob", "a\tX-Y\n", "line 1: expected a word, a tab and a tag"),
-        ("iob", "a\tB-\n", "line 1: expected a word, a tab and a tag"),
-        ("iob", "a\tO-X\n", "line 1: expected a word, a tab and a tag"),
+        ("iob", "a\tX-Y\n", "line 1: expected in column 2 a tag"),
+        ("iob", "a\tB-\n", "line 1: expected in column 2 a tag"),
+        ("iob", "a\tO-X\n", "line 1: expected in column 2 a tag"),
         ("pubtator", "1|a|abstract\n", r"line 1: expected a title line '1\|t\|…' before it"),
         ("pubtator", "1|t|title\n2|a|abstract\n", "line 2: expected a title line"),
         ("pubtator", "1|t|t\n1|a|a\n1|a|b\n", "line 3: expected a title line"),

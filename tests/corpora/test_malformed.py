@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -38,10 +41,20 @@ RECORDS = [
 
 def made(folder, name):
     """A sound corpus of a format; the path to read, and its files."""
-    path = folder / NAMES.get(name, "corpus")
-    write_records(RECORDS, path, name, **OPTIONS.get(name, {}))
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return path, files
+    file = NAMES.get(name, "corpus")
+    for place, content in contents(name, file).items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(content)
+    return folder / file, sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@cache
+def contents(name, file):
+    """The files of a sound corpus, written once."""
+    with TemporaryDirectory() as folder:
+        write_records(RECORDS, Path(folder, file), name, **OPTIONS.get(name, {}))
+        files = (path for path in Path(folder).rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def truncated(content, pick):
@@ -306,6 +319,7 @@ def test_a_malformed_bc2gm_file_is_named(tmp_path, sentences, answers, message):
         ("brat", ".", r"VE202: .*the folder holds no \*\.ann or \*\.a1 or \*\.a2"),
         ("brat", "d", "VE202: .*No such file"),
         ("bc2gm", "c.txt", "VE202: .*no .eval file"),
+        ("bc2gm", ".", r"VE202: .*give the file of its sentences \(train\.in"),
         ("knowtator", ".", r"VE202: .*the folder holds no \*\.xml"),
         ("spacy", "c.txt", "VE202: .*DocBin"),
     ],

@@ -127,7 +127,7 @@ def records(draw):
 
 
 @pytest.mark.parametrize("name", [name for name in WRITTEN if "text" in FORMATS[name].carries])
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=records())
 def test_round_trip_of_any_records(tmp_path_factory, name, made):
     path = tmp_path_factory.mktemp("out") / NAMES.get(name, "out.spacy")

@@ -11,7 +11,6 @@ from pathlib import Path
 from spacy_vaner.corpora.formats.base import (
     Format,
     Note,
-    files_in,
     ignore,
     malformed,
     numbered_lines,
@@ -36,13 +35,15 @@ def read(path: Path, *, note: Note = ignore) -> Iterator[Record]:
 
     RAISES VanerError: VE201 to VE203, a malformed or missing file.
     """
-    (sentences,) = files_in(path)
+    if path.is_dir():
+        reason = "this is a folder; give the file of its sentences (train.in, test.in)"
+        raise VanerError(Messages.VE202.format(path=path, reason=reason))
     answers = sorted(path.parent.glob("*.eval"))
     if not answers:
         reason = "there is no .eval file (GENE.eval) beside it"
         raise VanerError(Messages.VE202.format(path=path, reason=reason))
     found = _answers(answers)
-    for number, line in numbered_lines(sentences):
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
         id_, blank, text = line.partition(" ")

@@ -101,7 +101,8 @@ class _Columns:
         if prefix == "O" and not hyphen:
             return Word(columns[at], "O", "", number)
         if prefix not in set(BEGINS + GOES_ON) or (hyphen and not type_):
-            raise malformed(self.path, number, expected, line)
+            where = f"in column {index + 1} a tag (O, B-Type, I-Type, E-Type, S-Type)"
+            raise malformed(self.path, number, where, line)
         if not hyphen:
             if self.type_name is None:
                 raise VanerError(Messages.VE206.format(path=self.path, line=number, tag=prefix))
