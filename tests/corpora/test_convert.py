@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacy_vaner.corpora.convert import Conversion, annotate, convert, words_to_doc
-from spacy_vaner.corpora.docbins import docs_to_bytes, read_docs
+from spacy_vaner.corpora.docbins import docs_to_bytes, make_tokenizer, read_docs
 from spacy_vaner.corpora.guard import ProtectedIndex
 from spacy_vaner.corpora.report import absent_types, remarks
 from spacy_vaner.errors import VanerError
@@ -323,6 +323,17 @@ def test_a_span_covers_its_mention(text, data):
     assert not outside.strip() and covered
     assert widened == ((span.start_char, span.end_char) != (start, end))
     assert list(doc.ents) == spans
+
+
+def test_the_tokenizer_without_a_pipeline_is_that_of_a_pipeline():
+    tokenizer = make_tokenizer()
+    assert tokenizer.to_bytes(exclude=["vocab"]) == NLP.tokenizer.to_bytes(exclude=["vocab"])
+    text = "BRCA1-deficient mice weren't fed e.g. 5mg/kg (p<0.05); see http://a.org/b."
+    mine, theirs = tokenizer(text), NLP(text)
+    assert [token.text for token in mine] == [token.text for token in theirs]
+    assert [token.norm_ for token in mine] == [token.norm_ for token in theirs]
+    # A vocab keeps the words that it meets: that of one file must not be that of the next.
+    assert "deficient" not in make_tokenizer().vocab.strings
 
 
 @pytest.mark.slow
