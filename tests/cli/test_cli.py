@@ -99,8 +99,8 @@ def test_help_loads_neither_transformers_nor_the_evaluation():
 def test_every_command_and_argument_is_explained():
     commands = typer.main.get_command(vaner_app).commands
     assert list(commands) == [
-        *("convert", "corpora", "tokenizer", "protected-runs", "prepare", "pretrain", "evaluate"),
-        *("memory", "import-adapter", "annotate", "kb"),
+        *("convert", "corpora", "tokenizer", "protected-runs", "prepare", "pretrain", "rows"),
+        *("assemble", "evaluate", "memory", "import-adapter", "annotate", "dbr", "kb"),
     ]
     for name, command in commands.items():
         result = run("vaner", name, "--help")

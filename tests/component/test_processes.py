@@ -119,7 +119,7 @@ import spacy
 
 nlp = spacy.load(sys.argv[1])
 ner = nlp.get_pipe("vaner_ner")
-text = "with zinc levels in patients and BRCA1 found " * 600
+text = "with zinc levels in patients and BRCA1 found " * 2000
 alone = nlp(text).user_data["vaner_predictions"]
 ner.batch_subwords = 10**7
 pages = int(open("/proc/self/statm").read().split()[0])
