@@ -15,8 +15,7 @@ import numpy as np
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.files import write_whole
 from spacy_vaner.knowledge.dependencies import library
-from spacy_vaner.knowledge.retrieval import Hit
-from spacy_vaner.knowledge.store import KnowledgeBase
+from spacy_vaner.knowledge.store import Hit, KnowledgeBase
 
 BLOCK = 65_536
 """Names per block: 256 kB of sums."""

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.knowledge.dependencies import library
-from spacy_vaner.knowledge.retrieval import Hit
-from spacy_vaner.knowledge.store import KnowledgeBase
+from spacy_vaner.knowledge.store import Hit, KnowledgeBase
 
 FILE = "index.faiss"
 NAMES_PER_LIST = 256

@@ -8,20 +8,13 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.knowledge.store import KnowledgeBase
+from spacy_vaner.knowledge.store import Hit, KnowledgeBase
 
 VERSION = 1
 DESCRIPTION = "retriever.json"
-
-
-class Hit(NamedTuple):
-    """A name that was found: its position in the knowledge base and its cosine, -1 to 1."""
-
-    position: int
-    score: float
 
 
 @runtime_checkable

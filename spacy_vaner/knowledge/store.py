@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.files import write_whole
@@ -27,6 +27,13 @@ MAX_CHARS = 100
 _FORMAT = b"spacy_vaner.knowledge_base"
 _VERSION = b"1"
 _EXAMPLES = 3
+
+
+class Hit(NamedTuple):
+    """A name that was found: its position in the knowledge base and its cosine, -1 to 1."""
+
+    position: int
+    score: float
 
 
 @dataclass
