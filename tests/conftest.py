@@ -22,8 +22,14 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_WAIT_POLICY="PAS
 # By path: a sitecustomize of the system may have taken the name in this process.
 runpy.run_path(str(_NO_NETWORK / "sitecustomize.py"))
 
+import hypothesis  # noqa: E402
 import numpy  # noqa: E402
 import torch  # noqa: E402
+
+# The same examples each time: no change is refused for what it did not touch. To search for new
+# ones: pytest --hypothesis-profile=default
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 _OPT_IN = {
     "slow": "takes long",

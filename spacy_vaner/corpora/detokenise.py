@@ -15,6 +15,7 @@ from spacy_vaner.types import Offsets
 _NO_SPACE_BEFORE = frozenset(". , ; : ! ? % ) ] } ’ ” » … '' ° ® ™".split())
 _NO_SPACE_AFTER = frozenset("( [ { “ « ‘ `` ~ $".split())
 _DASHES = frozenset("- ‐ ‑ – /".split())
+_COMPARISONS = ("<", ">", "=", "≤", "≥")
 _JOINS = frozenset("_ ^ @".split())
 _CLITICS = frozenset("'s ’s n't 're 've 'll 'd 'm 't".split())
 _CLITIC_TAILS = frozenset("s t re ve ll d m".split())
@@ -72,7 +73,7 @@ def spaces_before(words: Sequence[str]) -> list[bool]:
         elif word.startswith("-") and word[1:2].isalpha():
             glue = True
         elif word in (".", ",", ":"):
-            glue = not (word == "." and before in "<>=≤≥" and after.isdecimal())
+            glue = not (word == "." and before in _COMPARISONS and after.isdecimal())
             glue_next = _joins_next(words, i)
         elif word == ">" and before.endswith("-"):
             glue = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import psutil
@@ -39,6 +40,10 @@ def ray_at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    yield
+    # Ray leaves its processes' handles to the garbage collector: here, where their warnings are
+    # ignored, and not in the middle of another test.
+    gc.collect()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spacy_vaner.corpora.formats import FORMATS, read_records, write_records
@@ -236,6 +236,7 @@ SENTENCES = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(sentences=st.lists(SENTENCES, min_size=1, max_size=4))
+@example(sentences=[[(".", "O"), ("0", "O")]])
 def test_no_word_is_lost_and_offsets_are_exact(tmp_path_factory, sentences):
     path = tmp_path_factory.mktemp("iob") / "corpus.iob"
     blocks = ["".join(f"{word}\t{tag}\n" for word, tag in sentence) for sentence in sentences]
