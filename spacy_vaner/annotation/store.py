@@ -116,10 +116,14 @@ class Store:
                 self._write_manifest(None)
             (self.folder / RESULTS).mkdir(exist_ok=True)
             (self.folder / RECEIPTS).mkdir(exist_ok=True)
-            for left in [*self.folder.rglob(f".*{_PART}")]:
-                _remove(left)
+            self._remove_parts()
         except OSError as error:
             raise _unwritable(self.folder, error) from error
+
+    def _remove_parts(self) -> None:
+        """Remove what workers that were killed left beside their results."""
+        for left in [*self.folder.rglob(f".*{_PART}")]:
+            _remove(left)
 
     def _is_new(self) -> bool:
         """Whether the folder holds nothing, or what a run left that was stopped at its start."""
@@ -237,6 +241,8 @@ class Store:
                 json.dumps(row, ensure_ascii=False) + "\n" for one in kept for row in one.rejected
             ]
             _put(self.folder / REJECTED, lambda path: _write_text(path, "".join(lines)))
+            if is_complete:
+                self._remove_parts()
             self._write_manifest(totals if is_complete else None)
         except OSError as error:
             raise _unwritable(self.folder, error) from error

@@ -554,6 +554,17 @@ def test_two_workers_write_the_bytes_of_one_and_a_killed_worker_is_told(
     assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
+def test_what_a_killed_worker_left_is_gone_at_the_end(by_rules, given, tmp_path):
+    def engine(sources, store, settings):
+        yield from local_engine(1)(sources, store, settings)
+        # A worker that was killed between writing and renaming, its shard done by another.
+        (result,) = sorted((store.folder / "annotated").iterdir())[:1]
+        result.with_name(f".{result.name}.0123.part").write_text("half")
+
+    annotate(str(given), tmp_path / "out", by_rules(), engine=engine)
+    assert not list((tmp_path / "out").rglob(".*.part"))
+
+
 def test_an_annotator_can_be_used_by_itself(by_rules, given, tmp_path):
     (source, _) = find_sources(str(given), None, Limits())
     shard = next(cut(source, Limits()))
