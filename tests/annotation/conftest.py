@@ -8,25 +8,16 @@ from typing import Any
 
 import pytest
 import spacy
-import torch
 
 from spacy_vaner.annotation.annotator import Settings, model_name
 from spacy_vaner.annotation.inputs import Limits
-from tests.support.tiny_tagger import TINY, Writer, examples_of, teach
+from tests.support.tiny_tagger import Writer, save_taught
 
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline that knows MENTIONS by heart (about 5 s)."""
-    torch.manual_seed(0)
-    nlp = spacy.blank("en")
-    nlp.add_pipe("vaner_ner", config=TINY)
-    docs = [Writer(nlp).doc(2_000), Writer(nlp).annotated("Chemical Gene in : " * 9)]
-    nlp.initialize(lambda: examples_of(docs))
-    teach(nlp)
-    path = tmp_path_factory.mktemp("trained") / "pipeline"
-    nlp.to_disk(path)
-    return path
+    return save_taught(spacy.blank("en"), tmp_path_factory.mktemp("trained") / "pipeline")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from spacy.language import Language
 
 from spacy_vaner.component import VanerNER
 from spacy_vaner.model import get_tagger
-from tests.support.tiny_tagger import TINY, Writer, component_of, examples_of, merge, teach
+from tests.support.tiny_tagger import TINY, component_of, merge, save_taught
 
 
 @pytest.fixture
@@ -41,16 +41,7 @@ def quick_to_load() -> Language:
 @pytest.fixture(scope="session")
 def trained_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline that knows MENTIONS by heart (about 10 s)."""
-    torch.manual_seed(0)
-    nlp = quick_to_load()
-    nlp.add_pipe("vaner_ner", config=TINY)
-    # The tokenizer learns the words of the instruction too.
-    docs = [Writer(nlp).doc(2_000), Writer(nlp).annotated("Chemical Gene in : " * 9)]
-    nlp.initialize(lambda: examples_of(docs))
-    teach(nlp)
-    path = tmp_path_factory.mktemp("trained") / "pipeline"
-    nlp.to_disk(path)
-    return path
+    return save_taught(quick_to_load(), tmp_path_factory.mktemp("trained") / "pipeline")
 
 
 @pytest.fixture

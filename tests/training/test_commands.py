@@ -75,7 +75,7 @@ def test_the_result_is_a_backbone_of_the_tagger(run_folder: Path) -> None:
 
 
 def test_the_curve_is_drawn(run_folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed, as on Python 3.10")
     assert main(["plot", str(run_folder), str(tmp_path / "curve.png")]) == 0
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
@@ -148,7 +148,7 @@ def test_mistakes_are_told_without_a_traceback(
     arguments: list[str],
     message: str,
 ) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed, as on Python 3.10")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder.parent / "ids", tmp_path / "pretraining/demo/ids")
     values = {"config": CONFIGS[-1].with_name("pretrain-tiny.json"), "run": run_folder}
