@@ -557,6 +557,10 @@ class Messages:
         "VE529: {path} holds no trained tagger ({reason}). Give the folder of a run of "
         "`python -m spacy_vaner.training tag`, or its folder best."
     )
+    VE530 = (
+        "VE530: noise.hidden_dropout = {share} is for backbones of the LLaMA family; this one has "
+        "dropout of its own. Set noise.hidden_dropout=0."
+    )
     VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."
     VW502 = (
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "

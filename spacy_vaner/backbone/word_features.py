@@ -94,11 +94,14 @@ class WordEmbedding(nn.Embedding):
     """The embedding of subwords, with the features of their words added.
 
     Its own rows are the output layer in pretraining, as without features.
+
+    word_dropout: share of the words whose features are left out in training; may be changed.
     """
 
     def __init__(self, n_subwords: int, hidden_size: int, features: WordFeatures) -> None:
         super().__init__(n_subwords, hidden_size)
         self.features = features
+        self.word_dropout = 0.0
         rows = features.n_rows
         sizes = {"norm": rows, "prefix": rows // 4, "suffix": rows // 4, "shape": rows // 8}
         self.tables = nn.ModuleDict(
@@ -149,7 +152,7 @@ class WordEmbedding(nn.Embedding):
         return subwords + added
 
     def _hash_words(self, input_ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """RETURNS: per table the hash of each subword's word, (B, S), and whether it has one."""
+        """RETURNS: per table the hash of each subword's word, (B, S), and whether it counts."""
         is_part = self._of_id("is_part", input_ids)
         starts = self._of_id("starts", input_ids).clone()
         starts[:, 1:] |= ~is_part[:, :-1]
@@ -180,6 +183,9 @@ class WordEmbedding(nn.Embedding):
             "shape": self._of_id("shape", flat) * self._factor("turn_factors", place - first),
         }
         known = self._of_id("is_known", input_ids)
+        if self.training and self.word_dropout:
+            is_kept = torch.rand(n_words, device=word.device) >= self.word_dropout
+            known = known & is_kept[word].view(n_rows, size)
         return {name: of_words(value).view(n_rows, size) for name, value in hashes.items()}, known
 
     def _of_id(self, name: str, input_ids: Tensor) -> Tensor:

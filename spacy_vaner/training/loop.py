@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
+from spacy_vaner.training.averages import Averages
 from spacy_vaner.training.checkpoints import Best, Checkpoints, RunState, write_folder
 from spacy_vaner.training.config import RunSettings
 from spacy_vaner.training.log import LOG_FILE, Log
@@ -135,6 +136,7 @@ def run(
     resume: bool,
     on_step: OnStep | None,
     init_weights: Path | None = None,
+    averaging: float = 0.0,
 ) -> Outcome:
     """Train to the end, to the time limit, or to the first SIGINT or SIGTERM.
 
@@ -142,6 +144,8 @@ def run(
         and the result's folder when it is finished.
     resume: go on from the newest checkpoint there; where there is none, start.
     init_weights: what a run that starts takes its weights from.
+    averaging: decay of averages of the weights, which are measured, and kept as best and as result,
+        in the weights' place; 0 = none.
     RAISES VanerError: VE509, VE511, VE512, VE514, the run's files; VE513, a loss that is no number;
         and what the task raises.
     """
@@ -156,17 +160,19 @@ def run(
     )
     log = Log(output / LOG_FILE)
     best = Best(output)
+    averages = Averages(task.parameters, averaging)
     if checkpoints.paths():
-        state = checkpoints.load(task, optimizers)
+        state = checkpoints.load(_Weights(task, averages), optimizers)
         _compare(state, config, task.data_sha256, checkpoints.last())
     else:
         if init_weights is not None:
             task.set_weights(init_weights)
+            averages.restart()
         output.mkdir(parents=True, exist_ok=True)
         best.forget()
         state = RunState(0, 0, 0.0, config.to_dict(), task.data_sha256)
     log.cut_to(state.step)
-    loop = _Loop(task, config, optimizers, state, checkpoints, log, best, on_step)
+    loop = _Loop(task, config, optimizers, averages, state, checkpoints, log, best, on_step)
     with _Signals() as signals:
         reason = loop.train(signals)
     last = checkpoints.last()
@@ -174,8 +180,25 @@ def run(
     result = None
     if reason == "finished":
         result = output / task.result_folder
-        write_folder(result, task.files())
+        with averages.in_use():
+            write_folder(result, task.files())
     return Outcome(reason, loop.step, last, result, signals.received)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The weights of a checkpoint and their averages."""
+
+    task: Task[Any]
+    averages: Averages
+
+    @property
+    def weights_file(self) -> str:
+        return self.task.weights_file
+
+    def set_weights(self, path: Path) -> None:
+        self.task.set_weights(path)
+        self.averages.set_from(path)
 
 
 class _Loop:
@@ -186,6 +209,7 @@ class _Loop:
         task: Task[Any],
         config: RunSettings,
         optimizers: Optimizers,
+        averages: Averages,
         state: RunState,
         checkpoints: Checkpoints,
         log: Log,
@@ -195,6 +219,7 @@ class _Loop:
         self._task = task
         self._config = config
         self._optimizers = optimizers
+        self._averages = averages
         self._checkpoints = checkpoints
         self._log = log
         self._best = best
@@ -254,6 +279,7 @@ class _Loop:
     def _make_step(self, passes: list[Any]) -> None:
         rate = rate_at(self._config.schedule, step=self.step, progress=self._progress())
         loss, norm = self._update(passes, rate)
+        self._averages.add()
         self._n_subwords += sum(one.n_subwords for one in passes)
         record = {
             "step": self.step,
@@ -308,12 +334,13 @@ class _Loop:
 
     def _measure_dev(self) -> None:
         self._look()
-        figures = self._task.dev_figures()
-        # The step before it, so that the line is kept with that step.
-        record = {"step": self.step - 1, "n_subwords": self._n_subwords, **figures}
-        self._write([record])
-        if "best_by" in figures:
-            self._best.keep_if_better(self.step, figures["best_by"], self._task.files)
+        with self._averages.in_use():
+            figures = self._task.dev_figures()
+            # The step before it, so that the line is kept with that step.
+            record = {"step": self.step - 1, "n_subwords": self._n_subwords, **figures}
+            self._write([record])
+            if "best_by" in figures:
+                self._best.keep_if_better(self.step, figures["best_by"], self._task.files)
         self._looked = time.monotonic()
 
     def _write(self, records: list[dict[str, Any]]) -> None:
@@ -331,7 +358,8 @@ class _Loop:
             config=self._config.to_dict(),
             data_sha256=self._task.data_sha256,
         )
-        self._checkpoints.save(state, self._task.files(), self._optimizers)
+        files = {**self._task.files(), **self._averages.files()}
+        self._checkpoints.save(state, files, self._optimizers)
         self._saved = self._looked = time.monotonic()
 
 

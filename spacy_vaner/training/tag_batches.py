@@ -16,9 +16,10 @@ import numpy
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from spacy_vaner.backbone.batching import padded_length, plan_batches
+from spacy_vaner.backbone.batching import padded_length
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.pieces import label_subwords
+from spacy_vaner.training.noise import NamePool, Window, mask_units, replace_mentions
 from spacy_vaner.training.rows_folder import NO_LOSS, Document, IntArray, Source
 from spacy_vaner.training.tag_config import TagConfig
 
@@ -95,6 +96,17 @@ class Padding(NamedTuple):
     most: int
 
 
+class Marks(NamedTuple):
+    """What noise needs to know of the tokenizer.
+
+    mask_id: of the mask; None where there is none.
+    begins_word: (ids,), whether a subword stands behind a space.
+    """
+
+    mask_id: int | None
+    begins_word: NDArray[numpy.bool_]
+
+
 MakeRows = Callable[[IntArray, Sequence[AskedAnnotation]], list[TagRow]]
 """The rows of a window, given its subwords."""
 
@@ -103,8 +115,10 @@ class TagBatches:
     """The batches of a run.
 
     make_rows: puts instructions or questions to windows.
+    marks: of the tokenizer.
+    pass_cost: what a pass costs beside its subwords, as so many of them.
     RAISES VanerError: VE524, `mixture` names a corpus that is not there; VE525, no document is
-        left.
+        left; VE508, nothing can be masked.
     """
 
     def __init__(
@@ -114,11 +128,18 @@ class TagBatches:
         *,
         make_rows: MakeRows,
         padding: Padding,
+        marks: Marks,
         path: Path,
+        pass_cost: int = 0,
     ) -> None:
+        if config.noise.mask_share and marks.mask_id is None:
+            raise VanerError(Messages.VE508.format(path=path))
         self._config = config
         self._make_rows = make_rows
         self._padding = padding
+        self._marks = marks
+        self._pass_cost = pass_cost
+        self._pools: dict[int, NamePool] = {}
         shares = corpus_shares(sources, config)
         self._sources = [source for source, share in zip(sources, shares, strict=True) if share]
         if not self._sources:
@@ -138,7 +159,7 @@ class TagBatches:
         lengths = [len(row.input_ids) for row in rows]
         return [
             make_pass([rows[index] for index in batch], self._padding)
-            for batch in plan_batches(lengths, self._config.pass_subwords)
+            for batch in plan_passes(lengths, self._config.pass_subwords, cost=self._pass_cost)
         ]
 
     def _rows(self, number: int) -> list[TagRow]:
@@ -155,24 +176,41 @@ class TagBatches:
             document, slot, n_slots, longest=self._config.window_subwords, rng=rng
         )
         is_named = rng.random() >= self._config.drop_corpus
-        first = int(numpy.searchsorted(document.units[:, 0], start))
-        last = int(numpy.searchsorted(document.units[:, 0], end))
-        units = document.units[first:last]
+        window = self._with_noise(cut(document, start, end), document, corpus, rng)
         asked = []
-        for annotation in document.annotations:
-            tags = annotation.tags[first:last]
+        for annotation, tags in zip(document.annotations, window.tags, strict=True):
             counts = tags != NO_LOSS
             if counts.any():
                 positions, labels = label_subwords(
-                    units[counts, 0],
-                    # A very long word may reach past its window.
-                    numpy.minimum(units[counts, 1], end),
+                    window.units[counts, 0],
+                    window.units[counts, 1],
                     tags[counts].astype(numpy.int64),
                     which=self._config.labelled_subwords,
                 )
                 name = annotation.corpus if is_named else None
-                asked.append(AskedAnnotation(annotation.type, name, positions - start, labels))
-        return self._make_rows(document.subword_ids[start:end], asked)
+                asked.append(AskedAnnotation(annotation.type, name, positions, labels))
+        return self._make_rows(window.subword_ids, asked)
+
+    def _with_noise(
+        self, window: Window, document: Document, corpus: int, rng: Generator
+    ) -> Window:
+        noise = self._config.noise
+        if noise.replace_share:
+            if corpus not in self._pools:
+                source = self._sources[corpus]
+                self._pools[corpus] = NamePool(source, self._marks.begins_word)
+            window = replace_mentions(
+                window,
+                [(annotation.type, annotation.corpus) for annotation in document.annotations],
+                noise.replace_share,
+                pool=self._pools[corpus],
+                longest=self._config.window_subwords,
+                rng=rng,
+            )
+        if noise.mask_share and self._marks.mask_id is not None:
+            mask_id = self._marks.mask_id
+            window = mask_units(window, noise.mask_share, mask_id=mask_id, rng=rng)
+        return window
 
     def _new_round(self, round_: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
         """Per window of a round its corpus, and which of the corpus's windows it is."""
@@ -239,6 +277,15 @@ def cut_window(
     return start, end
 
 
+def cut(document: Document, start: int, end: int) -> Window:
+    """The stretch of a document between two of its subwords, with the units that begin in it."""
+    first, last = numpy.searchsorted(document.units[:, 0], (start, end)).tolist()
+    # A very long word may reach past its window.
+    units = numpy.minimum(document.units[first:last, :2], end) - start
+    tags = [annotation.tags[first:last] for annotation in document.annotations]
+    return Window(document.subword_ids[start:end], units, tags)
+
+
 def _first_from(places: IntArray, least: float, most: float) -> int | None:
     index = int(numpy.searchsorted(places, least))
     return int(places[index]) if index < len(places) and places[index] <= most else None
@@ -250,6 +297,33 @@ def _slots(source: Source, window_subwords: int) -> NDArray[numpy.int64]:
     documents = numpy.repeat(numpy.arange(len(n_slots)), n_slots)
     firsts = numpy.repeat(numpy.cumsum(n_slots) - n_slots, n_slots)
     return numpy.stack([documents, numpy.arange(len(documents)) - firsts, n_slots[documents]], 1)
+
+
+def plan_passes(lengths: Sequence[int], most: int, *, cost: int) -> list[list[int]]:
+    """Indices of rows of like length, in the passes that cost least.
+
+    lengths: in subwords; a pass computes as many for each of its rows as its longest has, padded.
+    most: subwords of a pass with padding; a row that is longer is a pass of its own.
+    cost: of a pass beside its subwords, as so many of them.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    # Per number of rows that are placed: the least cost, and where the last pass begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(order) + 1):
+        options = []
+        for start in range(end - 1, -1, -1):
+            n_subwords = padded_length(lengths[order[start]]) * (end - start)
+            if n_subwords > most and end - start > 1:
+                break
+            options.append((best[start][0] + n_subwords + cost, start))
+        best.append(min(options))
+    passes = []
+    end = len(order)
+    while end:
+        start = best[end][1]
+        passes.append(order[start:end])
+        end = start
+    return passes[::-1]
 
 
 def make_pass(rows: Sequence[TagRow], padding: Padding) -> TagPass:

@@ -9,6 +9,23 @@ from spacy_vaner.training.config import BackboneShape, OptimizerSettings, RunSet
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoiseConfig:
+    """What keeps a tagger from learning its training text by heart; all 0 = nothing.
+
+    mask_share: of the units, shown as the mask.
+    replace_share: of the distinct mentions of a window, that give way to another mention of their
+        type and corpus.
+    word_dropout: share of the words that are read without word features.
+    hidden_dropout: of what every layer adds to the states, and of the embedding; for LLaMAs.
+    """
+
+    mask_share: float = setting(0.0, least=0, most=0.9)
+    replace_share: float = setting(0.0, least=0, most=1)
+    word_dropout: float = setting(0.0, least=0, most=1)
+    hidden_dropout: float = setting(0.0, least=0, most=0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagConfig(RunSettings):
     """A run of tagging.
 
@@ -21,6 +38,8 @@ class TagConfig(RunSettings):
         {corpus}; null = the paper's.
     labelled_subwords: "first" or "all" subwords of a unit give loss.
     dropout: between states and head.
+    averaging: decay of averages of the weights, which are measured and kept in the weights' place;
+        0 = the weights themselves.
     mixture: how much more often than by its size a corpus is read, by its name or by that of its
         file; 0 leaves it out.
     size_power: without `mixture` a corpus is read in proportion to its subwords to this power.
@@ -47,6 +66,8 @@ class TagConfig(RunSettings):
     without_corpus: str | None = setting(None)
     labelled_subwords: str = setting("first", choices=("first", "all"))
     dropout: float = setting(0.1, least=0, most=0.9)
+    averaging: float = setting(0.0, least=0, most=0.99999)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
     mixture: dict[str, float] = setting(factory=dict, least=0)
     size_power: float = setting(0.5, least=0, most=1)
     drop_corpus: float = setting(0.5, least=0, most=1)

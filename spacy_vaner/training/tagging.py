@@ -22,7 +22,8 @@ from spacy_vaner.backbone.device import choose_device, choose_precision
 from spacy_vaner.backbone.joint import Asked, question_text
 from spacy_vaner.backbone.settings import HFBackbone
 from spacy_vaner.backbone.tagger import Tagger, build_tagger, set_tagger_weights, tagger_files
-from spacy_vaner.backbone.word_features import WordVectors
+from spacy_vaner.backbone.tokenizer import SubwordTokenizer
+from spacy_vaner.backbone.word_features import WordVectors, word_embedding
 from spacy_vaner.decoding import FloatArray, decode, softmax
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.instructions import Instruction, paper_instruction, template_instruction
@@ -34,6 +35,7 @@ from spacy_vaner.training.rows_folder import Document, IntArray, PreparedRows
 from spacy_vaner.training.tag_batches import (
     Answer,
     AskedAnnotation,
+    Marks,
     Padding,
     TagBatches,
     TagPass,
@@ -41,12 +43,17 @@ from spacy_vaner.training.tag_batches import (
     make_pass,
     spread,
 )
-from spacy_vaner.training.tag_config import TagConfig
+from spacy_vaner.training.tag_config import NoiseConfig, TagConfig
 from spacy_vaner.types import ScoredSpan
 
 RECIPE_FILE = "recipe.json"
 START_FOLDER = "start"
 
+# What a pass costs beside its subwords, as so many of them: on a CPU the gradient of the embedding,
+# on CUDA the launches.
+_PASS_COST = {"cpu": 64, "cuda": 4096}
+# What a layer adds to the states goes through these.
+_BRANCHES = ("o_proj", "down_proj")
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
@@ -61,7 +68,14 @@ def train_tagger(
     RAISES VanerError: VE507, VE523-VE526, the rows; VE509, VE511, VE512, VE514, the run's files;
         VE513, a loss that is no number; VE101, VE103-VE107, VE120-VE125, settings and backbone.
     """
-    return run(lambda: Tagging(config, output), config, output, resume=resume, on_step=on_step)
+    return run(
+        lambda: Tagging(config, output),
+        config,
+        output,
+        resume=resume,
+        on_step=on_step,
+        averaging=config.averaging,
+    )
 
 
 class Tagging:
@@ -99,8 +113,11 @@ class Tagging:
             config,
             make_rows=self._asker.rows,
             padding=self._asker.padding,
+            marks=_marks(self.tagger.tokenizer),
             path=Path(config.rows),
+            pass_cost=_PASS_COST["cpu" if self.device.type == "cpu" else "cuda"],
         )
+        add_dropout(self.tagger.backbone, config.noise)
         self._dev = [
             (source.facts.name, document)
             for source in self.rows.of_split("dev")
@@ -242,6 +259,34 @@ class Asker:
             answer = Answer("", one.positions + len(before), one.tags)
             rows.append(TagRow(_joined(before, subword_ids, after), [answer]))
         return rows
+
+
+def add_dropout(backbone: nn.Module, noise: NoiseConfig) -> None:
+    """Give a backbone the dropout that LLaMAs have none of; it acts in training only.
+
+    RAISES VanerError: VE530, the backbone has no such places.
+    """
+
+    def drop(module: nn.Module, _: object, output: Tensor) -> Tensor:
+        return nn.functional.dropout(output, noise.hidden_dropout, training=module.training)
+
+    if noise.hidden_dropout:
+        places = [m for n, m in backbone.named_modules() if n.endswith(_BRANCHES)]
+        if not places:
+            raise VanerError(Messages.VE530.format(share=noise.hidden_dropout))
+        embedding: Any = backbone
+        for module in (embedding.get_input_embeddings(), *places):
+            module.register_forward_hook(drop)
+    words = word_embedding(backbone)
+    if words is not None:
+        words.word_dropout = noise.word_dropout
+
+
+def _marks(tokenizer: SubwordTokenizer) -> Marks:
+    begins_word = numpy.zeros(tokenizer.n_tokens, bool)
+    for id_, (_, begins) in tokenizer.subword_texts().items():
+        begins_word[id_] = begins
+    return Marks(tokenizer.named_id("mask_token"), begins_word)
 
 
 def _joined(before: list[int], subword_ids: IntArray, after: list[int]) -> IntArray:

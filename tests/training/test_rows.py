@@ -20,7 +20,14 @@ from spacy_vaner.examples import training_rows
 from spacy_vaner.model import set_tagger
 from spacy_vaner.rows import prepare_rows
 from spacy_vaner.training.rows_folder import HEADER_FILE, NO_LOSS, PreparedRows
-from spacy_vaner.training.tag_batches import Padding, TagBatches, TagRow, corpus_shares, cut_window
+from spacy_vaner.training.tag_batches import (
+    Marks,
+    Padding,
+    TagBatches,
+    TagRow,
+    corpus_shares,
+    cut_window,
+)
 from spacy_vaner.training.tag_config import TagConfig
 from spacy_vaner.training.tagging import Tagging
 from tests.support.tiny_tagger import (
@@ -221,6 +228,7 @@ def make_batches(open_rows: PreparedRows, rows_path: Path) -> MakeBatches:
             config,
             make_rows=lambda ids, asked: [TagRow(ids, [])],
             padding=Padding(0, 512),
+            marks=Marks(None, numpy.zeros(0, bool)),
             path=rows_path,
         )
 
