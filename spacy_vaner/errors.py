@@ -376,6 +376,35 @@ class Messages:
     VE411 = "VE411: there is no view '{view}'. Use one of: {known}."
     VE412 = "VE412: no file to evaluate on was given."
     VE413 = "VE413: the file with code {path} cannot be imported: {reason}"
+    VE440 = (
+        "VE440: two systems are compared on the same documents, but the first has {first} and the "
+        "second {second}. Predict the same files with both."
+    )
+    VE441 = (
+        "VE441: {path}, line {line}: this is no line of predictions ({reason}). The form is "
+        "described in docs/evaluation.md; `annotate --to jsonl` and `analyse --pipeline` write it."
+    )
+    VE442 = (
+        "VE442: {path} has no line for {n} of the gold documents, the first is {first}. Texts must "
+        "be the same to the character: predict the same files."
+    )
+    VE443 = (
+        "VE443: drawing the reliability plot needs matplotlib ({reason}). Install it with "
+        "pip install matplotlib."
+    )
+    VE444 = (
+        "VE444: the other system has {second} documents, this one {first}, or their texts differ. "
+        "Predict the same files with both."
+    )
+    VE445 = "VE445: {problem} See python -m spacy vaner {command} --help."
+    VE446 = (
+        "VE446: the pipeline ({components}) has {n} vaner_ner components; thresholds are fitted "
+        "for one. Name it with --component."
+    )
+    VE447 = (
+        "VE447: {path} is a test split. Thresholds that are fitted on it make figures on it "
+        "worthless; take the dev split."
+    )
     VW401 = (
         "VW401: the pipeline predicts labels that are no type of these files: {labels}. They are "
         "left out of the scores. If one of them is meant as one of {types}, say so with a label "
@@ -438,6 +467,11 @@ class Messages:
         "VE220: no corpus of the catalogue is complete under {folder}. "
         "`python -m spacy vaner corpora --corpora-dir {folder}` says which files are missing; set "
         "--corpora-dir where they are elsewhere."
+    )
+    VE230 = "VE230: {problem} See python -m spacy vaner instructions --help."
+    VE231 = (
+        "VE231: no sentence of the files is annotated completely for any type, so there is nothing "
+        "to ask. Convert corpora with `python -m spacy vaner convert`."
     )
 
     # 3xx: training and reader

@@ -70,6 +70,20 @@ class Intervals(NamedTuple):
     f: tuple[float, float] | None
 
 
+class PairedDifference(NamedTuple):
+    """How much a figure of one system lies above that of another, on the same documents.
+
+    difference: first minus second; None where a figure is undefined.
+    interval: its bootstrap bounds.
+    p_value: two-sided; how often a difference as large as this one comes out of resampling when
+        the systems are equally good.
+    """
+
+    difference: float | None
+    interval: tuple[float, float] | None
+    p_value: float | None
+
+
 Matching = Callable[[Offsets, Offsets], bool]
 
 
@@ -97,6 +111,7 @@ def count(
     *,
     matching: str = "strict",
     typed: bool = True,
+    alternatives: Iterable[tuple[str, Sequence[Offsets]]] = (),
 ) -> dict[str, Counts]:
     """Compare the predictions of one document with its gold mentions.
 
@@ -112,6 +127,8 @@ def count(
     matching: a key of MATCHINGS.
     typed: whether the type has to agree; if not, mentions and spans of all `types` are taken
         together and one entry, ANY_TYPE, is returned.
+    alternatives: boundaries that count as those of a gold mention that they overlap, if it has
+        their type; under `strict`. BC2GM's official score is this one.
     RETURNS: an entry for every type of `types`, in that order, zeros included.
     RAISES VanerError: VE401, an unknown matching.
     """
@@ -127,15 +144,31 @@ def count(
     for type, start, end in predicted:
         if type in scored:
             spans_by_type[scored[type]].add((start, end))
+    also_right: dict[str, set[Offsets]] = {key: set() for key in scored.values()}
+    for type, fragments in alternatives:
+        if type in scored and len(fragments) == 1:
+            start, end = fragments[0]
+            also_right[scored[type]].add((start, end))
     return {
-        key: _count_one(mentions, spans_by_type[key], matching)
+        key: _count_one(mentions, spans_by_type[key], matching, also_right[key])
         for key, mentions in gold_by_type.items()
     }
 
 
-def _count_one(mentions: set[tuple[Offsets, ...]], spans: set[Offsets], matching: str) -> Counts:
+def _count_one(
+    mentions: set[tuple[Offsets, ...]],
+    spans: set[Offsets],
+    matching: str,
+    alternatives: set[Offsets],
+) -> Counts:
     contiguous = {fragments[0] for fragments in mentions if len(fragments) == 1}
-    if matching == "strict":
+    if matching == "strict" and alternatives:
+
+        def hits(gold: Offsets, predicted: Offsets) -> bool:
+            return gold == predicted or (predicted in alternatives and _overlap(gold, predicted))
+
+        tp = _most_hits(sorted(contiguous), sorted(spans), hits)
+    elif matching == "strict":
         tp = len(contiguous & spans)
     else:
         tp = _most_hits(sorted(contiguous), sorted(spans), MATCHINGS[matching])
@@ -205,6 +238,61 @@ def bootstrap_intervals(
         r=_bounds(tp, tp + fn, level),
         f=_bounds(2 * tp, 2 * tp + fp + fn, level),
     )
+
+
+def paired_bootstrap(
+    first: Sequence[Counts],
+    second: Sequence[Counts],
+    *,
+    n: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> PairedDifference:
+    """Compare F1 of two systems by drawing the same documents for both.
+
+    first, second: counts of the same documents, in the same order.
+    n: draws; the smallest p value is 1 / (n + 1).
+    RAISES VanerError: VE440, not as many documents on both sides.
+    SOURCE: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 16: the draws are moved
+        to a difference of zero and compared with the one observed.
+    """
+    if len(first) != len(second):
+        raise VanerError(Messages.VE440.format(first=len(first), second=len(second)))
+    rows = [
+        (2 * a.tp, a.gold + a.predicted, 2 * b.tp, b.gold + b.predicted)
+        for a, b in zip(first, second, strict=True)
+    ]
+    return _difference(rows, n=n, seed=seed, level=level)
+
+
+def recall_over_precision(
+    per_document: Sequence[Counts], *, n: int = 10_000, seed: int = 0, level: float = 0.95
+) -> PairedDifference:
+    """By how much recall exceeds precision, as paired_bootstrap compares two systems."""
+    rows = [(c.tp, c.gold, c.tp, c.predicted) for c in per_document]
+    return _difference(rows, n=n, seed=seed, level=level)
+
+
+def _difference(
+    per_document: Sequence[tuple[int, int, int, int]], *, n: int, seed: int, level: float
+) -> PairedDifference:
+    """Of two ratios. per_document: numerator and denominator of the first, then of the second."""
+    table = np.array(per_document, dtype=np.float64).reshape(-1, 4)
+    total = table.sum(axis=0)
+    if not (total[1] and total[3]):
+        return PairedDifference(None, None, None)
+    observed = float(total[0] / total[1] - total[2] / total[3])
+    sums = _resampled_sums(table, n=n, seed=seed)
+    defined = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]
+    if not len(defined):
+        return PairedDifference(observed, None, None)
+    differences = defined[:, 0] / defined[:, 1] - defined[:, 2] / defined[:, 3]
+    tail = (1 - level) / 2
+    lower, upper = np.quantile(differences, [tail, 1 - tail])
+    # Rounding must not make a difference of zero look smaller than that of its draws.
+    as_large = np.abs(differences - observed) >= abs(observed) - 1e-12
+    p_value = (1 + int(as_large.sum())) / (1 + len(differences))
+    return PairedDifference(observed, (float(lower), float(upper)), p_value)
 
 
 def _resampled_sums(per_document: NDArray[np.float64], *, n: int, seed: int) -> NDArray[np.float64]:

@@ -35,6 +35,7 @@ _OPT_IN = {
     "slow": "takes long",
     "gpu": "needs a CUDA device",
     "external": "needs a corpus or a model that is not in the repository",
+    "browser": "starts a headless Chromium",
     "ray": "starts a Ray of its own, and needs the extra [ray]",
 }
 _WITH_A_BACKBONE = {"backbone", "component", "training", "test_model.py", "test_package.py"}

@@ -16,18 +16,21 @@ from spacy.cli._util import app as spacy_app
 from typer.core import TyperGroup
 from wasabi import msg
 
+from spacy_vaner.cli.analyse import analyse_command
 from spacy_vaner.cli.annotate import annotate_command
 from spacy_vaner.cli.convert import convert_command
 from spacy_vaner.cli.corpora import corpora_command
 from spacy_vaner.cli.dbr import dbr_command
 from spacy_vaner.cli.evaluate import evaluate_command
 from spacy_vaner.cli.import_adapter import import_adapter_command
+from spacy_vaner.cli.instructions import instructions_command
 from spacy_vaner.cli.kb import (
     kb_build_command,
     kb_index_command,
     kb_search_command,
     kb_stats_command,
 )
+from spacy_vaner.cli.leakage import leakage_command
 from spacy_vaner.cli.memory import memory_command
 from spacy_vaner.cli.pretrain import (
     prepare_command,
@@ -35,6 +38,7 @@ from spacy_vaner.cli.pretrain import (
     protected_runs_command,
 )
 from spacy_vaner.cli.rows import assemble_command, rows_command
+from spacy_vaner.cli.thresholds import thresholds_command
 from spacy_vaner.cli.tokenizer import tokenizer_command
 from spacy_vaner.errors import VanerError, VanerWarning
 
@@ -90,6 +94,10 @@ vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
 vaner_app.command("rows", no_args_is_help=True)(rows_command)
 vaner_app.command("assemble", no_args_is_help=True)(assemble_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
+vaner_app.command("analyse", no_args_is_help=True)(analyse_command)
+vaner_app.command("thresholds", no_args_is_help=True)(thresholds_command)
+vaner_app.command("leakage", no_args_is_help=True)(leakage_command)
+vaner_app.command("instructions", no_args_is_help=True)(instructions_command)
 vaner_app.command("memory", no_args_is_help=True)(memory_command)
 vaner_app.command("import-adapter", no_args_is_help=True)(import_adapter_command)
 kb_app = typer.Typer(

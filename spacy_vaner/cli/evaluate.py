@@ -99,7 +99,7 @@ def evaluate_command(
     from spacy_vaner.evaluation.run import evaluate_pipeline
 
     files = find_files(paths, split=split)
-    nlp = _load(pipeline, gpu_id=gpu_id, code=code)
+    nlp = load_pipeline(pipeline, gpu_id=gpu_id, code=code)
     with tqdm(desc="Evaluating", unit="doc", leave=False) as bar:
 
         def advance(n_done: int, n_documents: int) -> None:
@@ -184,8 +184,12 @@ def _percent(figure: float | None) -> str:
     return UNDEFINED if figure is None else f"{100 * figure:.2f}"
 
 
-def _load(pipeline: str, *, gpu_id: int, code: Path | None) -> Language:
-    """RAISES VanerError: VE407, VE410, VE413."""
+def load_pipeline(pipeline: str, *, gpu_id: int, code: Path | None) -> Language:
+    """Load a pipeline after the code that it needs.
+
+    gpu_id: -1 for the CPU.
+    RAISES VanerError: VE407, VE410, VE413.
+    """
     from spacy.util import import_file, load_model
     from thinc.api import require_gpu
 

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy
 from spacy.lang.en import English
 from spacy.language import create_tokenizer
+from spacy.pipeline import Sentencizer
 from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc, DocBin, Span
 from spacy.util import filter_spans
@@ -89,6 +90,18 @@ def make_tokenizer() -> Tokenizer:
     """
     pipeline: Any = SimpleNamespace(vocab=make_vocab(), Defaults=English.Defaults)
     return create_tokenizer()(pipeline)
+
+
+def sentence_bounds(doc: Doc) -> Iterator[tuple[int, int]]:
+    """First word and end of every sentence: the document's own, else parted at end marks."""
+    if not len(doc):
+        return
+    if doc.has_annotation("SENT_START"):
+        starts = [token.i for token in doc if token.is_sent_start or token.i == 0]
+    else:
+        (begins,) = Sentencizer().predict([doc])
+        starts = [i for i, is_start in enumerate(begins) if is_start or i == 0]
+    yield from zip(starts, [*starts[1:], len(doc)], strict=True)
 
 
 def words_to_doc(record: Record, vocab: Vocab) -> Doc:

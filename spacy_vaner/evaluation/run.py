@@ -16,6 +16,7 @@ from spacy.tokens import Doc
 
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.evaluation.documents import VIEWS, GoldDocument, GoldFile
+from spacy_vaner.evaluation.predictions import FoundSpan, PredictedDocument
 from spacy_vaner.evaluation.result import LEVEL, CorpusScores, EvaluationResult, Score
 from spacy_vaner.gold import Ask, set_ask, types_of_pipeline
 from spacy_vaner.metrics import MATCHINGS, Counts, count, micro
@@ -28,6 +29,9 @@ FACTORY = "vaner_ner"
 
 Progress = Callable[[int, int], None]
 """Called after each document with the number done and the number in all files."""
+
+OnDocument = Callable[[PredictedDocument], None]
+"""Called with every document that is scored."""
 
 
 def evaluate_pipeline(
@@ -43,6 +47,7 @@ def evaluate_pipeline(
     n_resamples: int = 1000,
     command: str | None = None,
     on_progress: Progress | None = None,
+    on_document: OnDocument | None = None,
 ) -> EvaluationResult:
     """Score a pipeline on complete documents, per corpus and type.
 
@@ -61,6 +66,7 @@ def evaluate_pipeline(
     batch_size: documents per batch; None = as the pipeline sets it.
     seed, n_resamples: of the bootstrap intervals.
     command: what is written into the result as the command that was run.
+    on_document: given what was predicted, document by document; nothing of it is kept here.
     RETURNS: scores, seconds, settings.
     RAISES VanerError: VE401 to VE405, VE408, VE411, VE412.
     WARNS VanerWarning: VW401, labels that are no type; VW402, documents scored twice.
@@ -75,7 +81,14 @@ def evaluate_pipeline(
     label_map = {**own_labels, **(label_map or {})}
     types = list(dict.fromkeys(type for component in components for type in component.types))
     files = [GoldFile(path, types=types or None, label_map=label_map) for path in paths]
-    run = _Run(nlp, label_map=label_map, matching=matching, view=view, name_corpus=name_corpus)
+    run = _Run(
+        nlp,
+        label_map=label_map,
+        matching=matching,
+        view=view,
+        name_corpus=name_corpus,
+        on_document=on_document,
+    )
     n_documents = sum(len(file) for file in files)
     for file in files:
         for _ in run.score(file, batch_size=batch_size):
@@ -136,12 +149,14 @@ class _Run:
         matching: str,
         view: str,
         name_corpus: bool,
+        on_document: OnDocument | None,
     ) -> None:
         self.nlp = nlp
         self.label_map = label_map
         self.matching = matching
         self.view = view
         self.name_corpus = name_corpus
+        self.on_document = on_document
         self.asked = types_of_pipeline(nlp)
         self.not_asked: set[str] = set()
         self.tallies: dict[str, _Tally] = {}
@@ -196,10 +211,13 @@ class _Run:
     def _count(self, doc: Doc, document: GoldDocument, *, path: Path) -> None:
         corpus, gold = document.corpus, document.gold
         tally = self.tallies.setdefault(corpus, _Tally())
+        types, spans = self._types(document), self._predicted(doc)
+        if self.on_document is not None:
+            self.on_document(PredictedDocument(document, tuple(types), tuple(spans)))
         counts = count(
             [(mention.type, mention.fragments) for mention in gold.mentions],
-            self._predicted(doc),
-            self._types(document),
+            [(span.type, span.start, span.end) for span in spans],
+            types,
             matching=self.matching,
         )
         for type, type_counts in counts.items():
@@ -217,13 +235,13 @@ class _Run:
                 self.repeated.append((path, corpus, gold.id))
             self.seen |= keys
 
-    def _predicted(self, doc: Doc) -> list[tuple[str, int, int]]:
+    def _predicted(self, doc: Doc) -> list[FoundSpan]:
         if PREDICTIONS_KEY in doc.user_data:
             self.wrote_predictions = True
-            return [(type, start, end) for type, start, end, _ in doc.user_data[PREDICTIONS_KEY]]
+            return [FoundSpan(*row) for row in doc.user_data[PREDICTIONS_KEY]]
         self.labels.update(ent.label_ for ent in doc.ents)
         return [
-            (self.label_map.get(ent.label_, ent.label_), ent.start_char, ent.end_char)
+            FoundSpan(self.label_map.get(ent.label_, ent.label_), ent.start_char, ent.end_char)
             for ent in doc.ents
         ]
 

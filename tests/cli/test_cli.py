@@ -100,7 +100,19 @@ def test_every_command_and_argument_is_explained():
     commands = typer.main.get_command(vaner_app).commands
     assert list(commands) == [
         *("convert", "corpora", "tokenizer", "protected-runs", "prepare", "pretrain", "rows"),
-        *("assemble", "evaluate", "memory", "import-adapter", "annotate", "dbr", "kb"),
+        *(
+            "assemble",
+            "evaluate",
+            "analyse",
+            "thresholds",
+            "leakage",
+            "instructions",
+            "memory",
+            "import-adapter",
+            "annotate",
+            "dbr",
+            "kb",
+        ),
     ]
     for name, command in commands.items():
         result = run("vaner", name, "--help")

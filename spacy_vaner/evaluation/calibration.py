@@ -1,0 +1,158 @@
+"""How far probabilities can be trusted, and thresholds that are fitted on a dev split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.evaluation.judgement import HIT, judge
+from spacy_vaner.evaluation.predictions import PredictedDocument
+from spacy_vaner.metrics import Counts
+
+N_BINS = 10
+
+Scored = tuple[float, bool]
+"""The probability of a span, and whether it is a hit."""
+
+
+class Bin(NamedTuple):
+    """The spans whose probability lies in [lower, upper); the last bin holds 1.0 too.
+
+    mean_probability, precision: None where there are none.
+    """
+
+    lower: float
+    upper: float
+    n: int
+    mean_probability: float | None
+    precision: float | None
+
+
+class Calibration(NamedTuple):
+    """How far the probabilities of predicted spans agree with their precision.
+
+    error: expected calibration error, 0 to 1: the difference between mean probability and
+        precision of a bin, averaged over the spans; None without any.
+    SOURCE: Guo and others, On Calibration of Modern Neural Networks, section 2; ten bins of equal
+        width. There a prediction is a class of an image, here it is a span with its type.
+    """
+
+    error: float | None
+    n: int
+    bins: tuple[Bin, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "error": self.error,
+            "spans": self.n,
+            "bins": [each._asdict() for each in self.bins],
+        }
+
+
+def calibrate(spans: Iterable[Scored]) -> Calibration:
+    """Compare the probabilities of spans with how many of them are hits."""
+    binned: list[list[Scored]] = [[] for _ in range(N_BINS)]
+    for probability, is_hit in spans:
+        binned[min(int(probability * N_BINS), N_BINS - 1)].append((probability, is_hit))
+    bins = []
+    n = sum(map(len, binned))
+    error = 0.0
+    for number, held in enumerate(binned):
+        mean = sum(p for p, _ in held) / len(held) if held else None
+        precision = sum(is_hit for _, is_hit in held) / len(held) if held else None
+        bins.append(Bin(number / N_BINS, (number + 1) / N_BINS, len(held), mean, precision))
+        if mean is not None and precision is not None:
+            error += len(held) / n * abs(mean - precision)
+    return Calibration(error if n else None, n, tuple(bins))
+
+
+def draw_reliability(calibrations: Mapping[str, Calibration], path: Path) -> None:
+    """Draw precision over probability, and how many spans stand behind each point, as PNG.
+
+    calibrations: name of a line to what is drawn; lines without spans are left out.
+    RAISES VanerError: VE443, matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise VanerError(Messages.VE443.format(reason=error)) from error
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    curve, bars = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    curve.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="as good as said")
+    for name, calibration in calibrations.items():
+        filled = [each for each in calibration.bins if each.n]
+        if calibration.error is None:
+            continue
+        (line,) = curve.plot(
+            [each.mean_probability for each in filled],
+            [each.precision for each in filled],
+            marker="o",
+            label=f"{name}: error {100 * calibration.error:.1f}, {calibration.n:,} spans",
+        )
+        middles = [(each.lower + each.upper) / 2 for each in filled]
+        bars.plot(middles, [each.n for each in filled], marker="o", color=line.get_color())
+    curve.set(ylabel="precision", xlim=(0, 1), ylim=(0, 1))
+    curve.legend(loc="upper left", fontsize="small")
+    bars.set(xlabel="probability", ylabel="spans", yscale="log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the version of matplotlib in the file, the same figures give the same bytes.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+class FittedThreshold(NamedTuple):
+    """The threshold with the best F1 of a type, and what it does on the data it was fitted on."""
+
+    threshold: float
+    before: Counts
+    after: Counts
+
+
+def fit_thresholds(documents: Iterable[PredictedDocument]) -> dict[str, FittedThreshold]:
+    """Fit a threshold for every type that the documents annotate completely.
+
+    documents: of a dev split, predicted with threshold 0; spans without a probability stay.
+    """
+    spans: dict[str, list[Scored]] = {}
+    n_gold: dict[str, int] = {}
+    for predicted in documents:
+        judged = judge(predicted)
+        for type in predicted.types:
+            spans.setdefault(type, [])
+            n_gold[type] = n_gold.get(type, 0) + sum(m.type == type for m in judged.mentions)
+        for span in judged.spans:
+            probability = 1.0 if span.probability is None else span.probability
+            spans[span.type].append((probability, span.outcome == HIT))
+    return {type: fit_threshold(scored, n_gold[type]) for type, scored in spans.items()}
+
+
+def fit_threshold(spans: Sequence[Scored], n_gold: int) -> FittedThreshold:
+    """Find the threshold with the highest strict F1; of equal ones the lowest.
+
+    It lies half-way between the probabilities of the spans that it parts, rounded down to four
+    digits where that parts the same ones.
+
+    spans: all predicted spans of a type, at threshold 0.
+    n_gold: gold mentions of the type.
+    """
+    tp = sum(is_hit for _, is_hit in spans)
+    before = Counts(tp, len(spans) - tp, n_gold - tp)
+    best = FittedThreshold(0.0, before, before)
+    ordered = sorted(spans)
+    for number in range(1, len(ordered)):
+        below, above = ordered[number - 1][0], ordered[number][0]
+        tp -= ordered[number - 1][1]
+        if below == above:
+            continue
+        n_kept = len(ordered) - number
+        after = Counts(tp, n_kept - tp, n_gold - tp)
+        if (after.f or 0.0) > (best.after.f or 0.0):
+            best = FittedThreshold(_between(below, above), before, after)
+    return best
+
+
+def _between(below: float, above: float) -> float:
+    middle = (below + above) / 2
+    rounded = int(middle * 10_000) / 10_000
+    return rounded if below < rounded <= above else middle
