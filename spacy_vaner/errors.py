@@ -136,6 +136,10 @@ class Messages:
         "asking = '{trained}', or initialize and train anew."
     )
     VE040 = "VE040: question_width = {question_width} must be 1 or more."
+    VW041 = (
+        "VW041: {types} is new to the tagger, which was trained for {known}. It is asked all the "
+        "same; expect little before it is trained (docs/new-type.md)."
+    )
     VW030 = (
         "VW030: {setting} names {unknown}, which is asked nowhere, while it does not name "
         "{missing}. Is it spelled as in components.vaner_ner.types?"
@@ -347,6 +351,29 @@ class Messages:
     )
     VE185 = "VE185: adapter.safetensors of {where} is damaged: {error}. Copy the adapter again."
 
+    VE190 = (
+        "VE190: there is no pretrained tagger {name!r} in this version of spacy_vaner (it has: "
+        "{known}), and no folder of one. Set model.backbone.name to one that is there, or "
+        "model.backbone to spacy-vaner.small_llama.v1 and train."
+    )
+    VE191 = (
+        "VE191: {path} of a pretrained tagger is damaged: {error}. Install spacy_vaner again, or "
+        "copy the whole folder again."
+    )
+    VE192 = (
+        "VE192: the pretrained tagger in {folder} is of format {version}, this version of "
+        "spacy_vaner reads {known}. Install a newer spacy_vaner."
+    )
+    VE193 = (
+        "VE193: {path} of a pretrained tagger is missing or damaged: {error}. Install spacy_vaner "
+        "again, or copy the whole folder again."
+    )
+    VE194 = (
+        "VE194: {folder} is there already and holds no pretrained tagger. Choose another output."
+    )
+    VE195 = "VE195: the pipeline {pipeline} cannot be shipped: {reason}."
+    VE196 = "VE196: {path} is not what a card is made of: {reason}."
+
     # evaluation
     VE401 = "VE401: there is no matching '{matching}'. Use one of: {known}."
     VE402 = (
@@ -404,6 +431,44 @@ class Messages:
     VE447 = (
         "VE447: {path} is a test split. Thresholds that are fitted on it make figures on it "
         "worthless; take the dev split."
+    )
+    VE460 = "VE460: there is no kind of system '{kind}'. Use one of: {known}."
+    VE461 = (
+        "VE461: {row} is not a system: {reason}. docs/benchmark.md has the keys of the table of "
+        "systems."
+    )
+    VE462 = "VE462: the package {package} is missing ({reason}). Install it: pip install {install}."
+    VE463 = "VE463: there is no pipeline or config {where}."
+    VE464 = (
+        "VE464: scispaCy's model {model} is not installed; the released ones are {known}. "
+        "scispaCy's page of models has the address to install it from."
+    )
+    VE465 = "VE465: there is neither a knowledge base nor a training file or folder {where}."
+    VE466 = "VE466: the weights {where} cannot be loaded: {reason}"
+    VE467 = "VE467: the corpus is annotated for no type that the system knows ({types})."
+    VE468 = (
+        "VE468: {n} of the files are test splits, the first {first}. Read them for figures to "
+        "report only, with --read-tests: each reading is noted. To try things out use --split dev."
+    )
+    VE469 = "VE469: these names are given more than once: {names}. Give each its own."
+    VE470 = (
+        "VE470: a benchmark needs at least one system and one file: --system vaner=PIPELINE and a "
+        ".spacy file or folder."
+    )
+    VE471 = "VE471: its process ended with status {code}; the last line that it wrote: {last}"
+    VE472 = (
+        "VE472: '{option}' is not KIND=WHERE or KIND:NAME=WHERE. Write for instance "
+        "--system vaner=training/model-best, --system dictionary:names=converted/sample."
+    )
+    VE473 = "VE473: the table of systems {path} cannot be read: {reason}"
+    VE474 = "VE474: there is no result of a benchmark in {folder}."
+    VE475 = (
+        "VE475: {path} is not a file of word vectors: {reason}. Give the .safetensors of `vectors` "
+        "with --words, or gensim's KeyedVectors."
+    )
+    VE476 = (
+        "VE476: a .safetensors of word vectors holds no words, but their hashes. Say with --words "
+        "which texts or .spacy files the words are to be taken from."
     )
     VW401 = (
         "VW401: the pipeline predicts labels that are no type of these files: {labels}. They are "
@@ -675,6 +740,21 @@ class Messages:
         "anew with `python -m spacy vaner dbr`, or name the other one."
     )
     VE623 = "VE623: {options} exclude each other: phrases come from one place. Give one of them."
+    VE624 = (
+        "VE624: the candidates {path} were made of none of the files that are read ({corpora}), or "
+        "of an earlier state of one of them. Make them anew: `python -m spacy vaner dbr`."
+    )
+    VE625 = "VE625: {path} holds a second set of candidates for {corpus}. Name one of them only."
+    VE626 = (
+        "VE626: rows of names (mode = {mode}) need candidates and the knowledge base that they "
+        "come from: make them with `python -m spacy vaner dbr` and give both, on the command line "
+        "--paths.candidates and --paths.kb; or switch the rows off: --corpora.train.dbr.mode off"
+    )
+    VE627 = (
+        "VE627: {path} holds no candidates, and dbr.mode = {mode} draws rows of them. Prepare the "
+        "rows with --candidates and --kb, or set dbr.mode=off."
+    )
+    VE628 = "VE628: candidates come from a knowledge base: give --candidates and --kb together."
     VW601 = (
         "VW601: all names have the type {type}: training rows will have no negatives. Add names of "
         "other types, for instance anatomy or procedures."
@@ -730,3 +810,35 @@ class Messages:
     )
     VE717 = "VE717: there is no engine '{engine}'. Use local or ray."
     VE718 = "VE718: {problem}. See python -m spacy vaner annotate --help."
+    VE750 = (
+        "VE750: the server cannot listen on {host}, port {port}: {reason}. Choose another --port, "
+        "or an address of this machine as --host."
+    )
+    VE751 = (
+        "VE751: {what} has {number}, this server takes at most {limit}. Send less at a time, or "
+        "start it with a larger {option}."
+    )
+    VE752 = "VE752: the body cannot be read: {reason}."
+    VE753 = (
+        "VE753: a body of the type {given} is not read here. Send text/plain or application/json, "
+        "in UTF-8."
+    )
+    VE754 = "VE754: the address has a setting that is not taken: {problem}."
+    VE755 = (
+        "VE755: {n_waiting} requests are waiting, this server takes no more (--max-waiting). Try "
+        "again in a few seconds."
+    )
+    VE756 = (
+        "VE756: there is no answer within {seconds:g} seconds (--max-seconds). Send less at a "
+        "time, or try again later."
+    )
+    VE757 = "VE757: the server is being stopped and takes no more requests. Try again later."
+    VE758 = "VE758: {corpus!r} is neither the name of a corpus nor Type=name,Type=name."
+    VE759 = (
+        "VE759: the pipeline failed on document {number} of the request ({reason}). Leave it out; "
+        "the log of the server says more."
+    )
+    VW750 = (
+        "VW750: the server listens on {host}: whoever can reach this machine can use it, it asks "
+        "for no password. Leave --host out to serve this machine alone."
+    )

@@ -68,6 +68,36 @@ def split_pieces(doc: Doc) -> IntArray:
     return np.array(pieces, dtype=np.int64).reshape(-1, 2)
 
 
+def split_plain(text: str) -> IntArray:
+    """Cut a text into pieces without a tokenizer: white space alone separates its tokens.
+
+    RETURNS: as split_pieces.
+    """
+    pieces = [match.span() for match in _PIECE.finditer(text.translate(_KINDS))]
+    return np.array(pieces, dtype=np.int64).reshape(-1, 2)
+
+
+def label_units(pieces: IntArray, subwords: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """What gets a label of its own: the finest stretches that pieces and subwords both respect.
+
+    Pieces that share a subword become one unit; pieces without a subword (signs that the
+    tokenizer drops) get no label, and a mention around them still covers them by its offsets.
+
+    pieces, subwords: (n, 2), half-open character offsets in text order.
+    RETURNS: units (n, 2) in characters; the half-open range (first, last) of their subwords.
+    """
+    first = np.searchsorted(subwords[:, 1], pieces[:, 0], side="right")
+    last = np.searchsorted(subwords[:, 0], pieces[:, 1], side="left")
+    found = first < last
+    pieces, first, last = pieces[found], first[found], last[found]
+    opens = np.ones(len(pieces), dtype=bool)
+    opens[1:] = first[1:] >= last[:-1]
+    closes = np.ones(len(pieces), dtype=bool)
+    closes[:-1] = opens[1:]
+    units = np.stack([pieces[opens, 0], pieces[closes, 1]], axis=1)
+    return units, first[opens], last[closes]
+
+
 def overlapping(units: IntArray, start: int, end: int) -> slice:
     """Which of the sorted, disjoint units (n, 2) share a character with [start, end)."""
     first = int(np.searchsorted(units[:, 1], start, side="right"))

@@ -7,7 +7,7 @@ import numpy as np
 from spacy.tokens import Doc
 
 from spacy_vaner.backbone.batching import plan_batches
-from spacy_vaner.pieces import IntArray, split_pieces
+from spacy_vaner.pieces import IntArray, label_units, split_pieces
 from spacy_vaner.windows import SpanGetter, Windows, subword_windows
 
 if TYPE_CHECKING:
@@ -79,27 +79,6 @@ def encode_document(
         overlap=max_subwords // 4,
     )
     return Reading(np.array(ids, dtype=np.int64), units, first, last, windows)
-
-
-def label_units(pieces: IntArray, subwords: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """What gets a label of its own: the finest stretches that pieces and subwords both respect.
-
-    Pieces that share a subword become one unit; pieces without a subword (signs that the
-    tokenizer drops) get no label, and a mention around them still covers them by its offsets.
-
-    pieces, subwords: (n, 2), half-open character offsets in text order.
-    RETURNS: units (n, 2) in characters; the half-open range (first, last) of their subwords.
-    """
-    first = np.searchsorted(subwords[:, 1], pieces[:, 0], side="right")
-    last = np.searchsorted(subwords[:, 0], pieces[:, 1], side="left")
-    found = first < last
-    pieces, first, last = pieces[found], first[found], last[found]
-    opens = np.ones(len(pieces), dtype=bool)
-    opens[1:] = first[1:] >= last[:-1]
-    closes = np.ones(len(pieces), dtype=bool)
-    closes[:-1] = opens[1:]
-    units = np.stack([pieces[opens, 0], pieces[closes, 1]], axis=1)
-    return units, first[opens], last[closes]
 
 
 def plan_rows(rows: Sequence[Row], batch_subwords: int) -> Iterator[list[int]]:

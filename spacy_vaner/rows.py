@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,17 @@ from spacy_vaner.decoding import B
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.files import write_whole
 from spacy_vaner.gold import Gold, get_gold
+from spacy_vaner.knowledge.candidates import (
+    Key,
+    SentenceCandidates,
+    candidates_of,
+    document_keys,
+)
+from spacy_vaner.knowledge.store import KnowledgeBase
 from spacy_vaner.pieces import IntArray
 from spacy_vaner.reading import Reading, encode_document
 from spacy_vaner.targets import gold_tags
+from spacy_vaner.training.dbr import DBR_FILE, write_names
 from spacy_vaner.training.rows_folder import (
     FORMAT_VERSION,
     HEADER_FILE,
@@ -54,19 +62,29 @@ def prepare_rows(
     n_words: int = 160,
     overlap: int = 32,
     max_subwords: int = 384,
+    candidates: Iterable[Path] = (),
+    kb_path: Path | None = None,
     on_file: OnFile | None = None,
 ) -> RowsHeader:
     """Write a folder of rows; files that are up to date in it are left alone.
 
     paths: converted corpora named *.train.spacy and *.dev.spacy, or folders with them.
     n_words, overlap, max_subwords: of the windows in prediction, as the component has them.
+    candidates, kb_path: of training files, for DBR rows, and the knowledge base they come from.
     RAISES VanerError: VE301, VE302, VE528, a file; VE202, it cannot be read; VE015, its annotation;
-        VE110, VE111, the tokenizer; VE519, an output that is something else.
+        VE110, VE111, the tokenizer; VE519, an output that is something else; VE608, VE609, VE621,
+        VE622, VE624, VE625, VE628, candidates and knowledge base.
     """
     files = find_files(paths, split=SPLITS)
     named = [(path, *_name_and_split(path)) for path in files]
     if output.exists() and any(output.iterdir()) and not _is_ours(output):
         raise VanerError(Messages.VE519.format(path=output))
+    found = list(candidates)
+    if bool(found) != (kb_path is not None):
+        raise VanerError(Messages.VE628)
+    kb = None if kb_path is None else KnowledgeBase.from_file(kb_path)
+    training_files = [path for path, _, split in named if split == "train"]
+    by_corpus = {} if kb is None else candidates_of(found, kb, training_files)
     tokenizer = SubwordTokenizer.from_folder(tokenizer_path)
     settings = [FORMAT_VERSION, tokenizer.fingerprint(), n_words, overlap, max_subwords]
     window = packed_sentences(n_words=n_words, overlap=overlap)
@@ -90,6 +108,12 @@ def prepare_rows(
         sources.append(facts)
         if on_file is not None:
             on_file(facts)
+    sentences = {
+        facts.file: list(_sentences(path, by_corpus[path]))
+        for facts, (path, *_) in zip(sources, named, strict=True)
+        if path in by_corpus
+    }
+    dbr = None if kb is None else write_names(output, kb, sentences)
     header = RowsHeader(
         tokenizer=tokenizer.fingerprint(),
         vocab_size=tokenizer.n_tokens,
@@ -97,11 +121,12 @@ def prepare_rows(
         overlap=overlap,
         max_subwords=max_subwords,
         sources=sources,
+        dbr=dbr,
     )
     for file, content in tokenizer.to_files().items():
         write_whole(output / file, content)
     write_whole(output / HEADER_FILE, header.to_json().encode("utf8"))
-    kept = {facts.file for facts in sources}
+    kept = {facts.file for facts in sources} | ({DBR_FILE} if dbr else set())
     for path in output.glob(f"*{_SUFFIX}"):
         if path.name not in kept:
             path.unlink()
@@ -126,8 +151,8 @@ class SourceReader:
     def read(self, docs: Iterable[Doc]) -> Iterator[Document]:
         """RAISES VanerError: VE015."""
         for doc in docs:
-            gold = get_gold(doc)
-            if gold is None or not (gold.types or gold.partial):
+            gold = _annotation_of(doc)
+            if gold is None:
                 self.n_unannotated += 1
                 continue
             if gold.corpus is not None:
@@ -193,6 +218,29 @@ class SourceReader:
             np.array(contiguous, dtype=np.int64).reshape(-1, 2),
             n_discontinuous,
         )
+
+
+def _annotation_of(doc: Doc) -> Gold | None:
+    """None for a document that is left out: it does not say what it is annotated for."""
+    gold = get_gold(doc)
+    return gold if gold is not None and (gold.types or gold.partial) else None
+
+
+def _sentences(
+    path: Path, candidates: Mapping[Key, SentenceCandidates]
+) -> Iterator[list[SentenceCandidates]]:
+    """Per document of a file that is not left out, its sentences; without the masked ones."""
+    by_document: dict[tuple[str, str], list[SentenceCandidates]] = {}
+    for key, sentence in candidates.items():
+        by_document.setdefault((key.corpus, key.document), []).append(sentence)
+    for corpus, document, doc in document_keys(read_docs(path), path):
+        gold = _annotation_of(doc)
+        if gold is not None:
+            yield [
+                sentence
+                for sentence in by_document.get((corpus, document), ())
+                if not sentence.overlaps(gold.masked)
+            ]
 
 
 def _sentence_starts(doc: Doc, reading: Reading) -> IntArray:

@@ -11,8 +11,7 @@ import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_vaner.pieces import overlapping, split_pieces
-from spacy_vaner.reading import label_units
+from spacy_vaner.pieces import label_units, overlapping, split_pieces, split_plain
 
 NLP = spacy.blank("en")
 
@@ -66,6 +65,10 @@ def test_pieces_hold_every_visible_character_and_respect_tokens(text: str) -> No
     assert (pieces[1:, 0] >= pieces[:-1, 1]).all()
     token_of = {i: token.i for token in doc for i in range(token.idx, token.idx + len(token))}
     assert all(token_of[start] == token_of[end - 1] for start, end in pieces.tolist())
+    # Without tokens the same characters, in pieces that tokens cut further at most.
+    plain = split_plain(doc.text).tolist()
+    assert {position for start, end in plain for position in range(start, end)} == covered
+    assert {start for start, _ in plain} <= set(pieces[:, 0].tolist())
 
 
 def test_a_word_of_a_hundred_thousand_characters_is_cut_in_no_time() -> None:

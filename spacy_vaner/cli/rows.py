@@ -1,4 +1,4 @@
-"""`python -m spacy vaner rows` and `assemble`: into the loop without spaCy, and back."""
+"""`python -m spacy vaner rows`, `assemble`, `ship`: into the loop without spaCy, back, and out."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ def rows_command(
     max_subwords: Annotated[
         int, typer.Option("--max-subwords", help="Longest window in prediction, in subwords")
     ] = 384,
+    candidates: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of `dbr`, or a folder of them: names for DBR rows; may be repeated"
+        ),
+    ] = None,
+    kb: Annotated[
+        Path | None, typer.Option("--kb", help="The knowledge base that the candidates come from")
+    ] = None,
 ) -> None:
     """Tokenise converted corpora once, into a folder of rows to train a tagger on.
 
@@ -47,8 +56,15 @@ def rows_command(
         n_words=n_words,
         overlap=overlap,
         max_subwords=max_subwords,
+        candidates=candidates or (),
+        kb_path=kb,
         on_file=_tell,
     )
+    if header.dbr is not None:
+        msg.info(
+            f"{header.dbr.n_candidates:,} candidates for {header.dbr.n_sentences:,} sentences of "
+            f"{len(header.dbr.first_documents)} files; {header.dbr.n_names:,} names"
+        )
     n_subwords = sum(facts.n_subwords for facts in header.sources)
     msg.good(f"{len(header.sources)} files, {n_subwords:,} subwords: {output}")
 
@@ -82,10 +98,51 @@ def assemble_command(
         typer.Option("--types", help="Types to ask, with commas; all that it was trained on"),
     ] = None,
     lang: Annotated[str, typer.Option("--lang", help="Language of the pipeline")] = "en",
+    packed: Annotated[
+        bool, typer.Option("--packed", help="Weights in 8 bits: a quarter of the size")
+    ] = False,
 ) -> None:
     """Make a spaCy pipeline of a trained tagger."""
     from spacy_vaner.assembly import assemble
 
-    nlp = assemble(run, types=types, lang=lang)
+    nlp = assemble(run, types=types, lang=lang, is_packed=packed)
     nlp.to_disk(output)
     msg.good(f"{', '.join(nlp.pipe_labels['vaner_ner'])}: {output}")
+
+
+def ship_command(
+    pipeline: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PIPELINE", help="Folder that `python -m spacy vaner assemble` made"
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUTPUT", help="Folder to write; its last part is the name"),
+    ],
+    facts: Annotated[
+        Path, typer.Option("--facts", help="JSON with what its card says: docs/shipped.md")
+    ],
+    rows: Annotated[Path, typer.Option("--rows", help="Folder of the rows that it was trained on")],
+    dev: Annotated[
+        list[Path] | None,
+        typer.Option("--dev", help="Result of `vaner evaluate` on dev; may be repeated"),
+    ] = None,
+    test: Annotated[
+        list[Path] | None,
+        typer.Option("--test", help="Result of `vaner evaluate` on test; may be repeated"),
+    ] = None,
+) -> None:
+    """Write a trained tagger as a folder to use by name or path, with its card.
+
+    In nlp.add_pipe("vaner_ner", config=…) it is the model's backbone:
+    {"@misc": "spacy-vaner.pretrained.v1", "name": "OUTPUT"}
+    """
+    import spacy
+
+    from spacy_vaner.assembly import ship
+
+    nlp = spacy.load(pipeline)
+    size = ship(nlp, output, facts=facts, rows=rows, dev=dev or (), test=test or ())
+    msg.good(f"{size / 1e6:.1f} MB: {output}")

@@ -21,6 +21,7 @@ from spacy_vaner.files import write_whole
 from spacy_vaner.knowledge.dependencies import library
 from spacy_vaner.knowledge.retrieval import Retriever
 from spacy_vaner.knowledge.store import KnowledgeBase
+from spacy_vaner.types import Offsets
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from spacy_vaner.knowledge.phrases import FindPhrases
 
 BATCH_DOCUMENTS = 100
+SUFFIX = ".candidates.parquet"
+"""How files of candidates are called in a folder of them."""
+
 _MADE_FROM = b"spacy_vaner.candidates"
 _SETTINGS = "settings.json"
 
@@ -59,6 +63,10 @@ class SentenceCandidates:
     types: tuple[tuple[str, ...], ...]
     scores: tuple[float, ...]
 
+    def overlaps(self, stretches: Iterable[Offsets]) -> bool:
+        """Whether the sentence shares a character with any of them."""
+        return any(start < self.end and self.key.start < end for start, end in stretches)
+
 
 @dataclass
 class CandidateCounts:
@@ -83,14 +91,15 @@ class CandidateCounts:
         self.types.update(other.types)
 
 
-def document_keys(docs: Iterable[Doc], default_corpus: str) -> Iterator[tuple[str, str, Doc]]:
-    """Documents with the corpus and the document of their keys, by their order in a file.
+def document_keys(docs: Iterable[Doc], path: Path) -> Iterator[tuple[str, str, Doc]]:
+    """The documents of a file with the corpus and the document of their keys.
 
     A document without an identifier is called by its number; one whose identifier occurred before
-    gets "#2", "#3", ….
+    gets "#2", "#3", …. Where a document names no corpus, the name of the file does.
     """
     from spacy_vaner.gold import get_gold
 
+    default_corpus = path.name.split(".")[0]
     seen: Counter[tuple[str, str]] = Counter()
     for number, doc in enumerate(docs):
         gold = get_gold(doc)
@@ -128,7 +137,7 @@ def make_candidates(
     from spacy_vaner.corpora.docbins import read_docs
 
     settings = {
-        "corpus": hashlib.sha256(corpus_path.read_bytes()).hexdigest(),
+        "corpus": _sha256(corpus_path),
         "knowledge_base": kb.fingerprint,
         "retriever": {"kind": retriever.kind, **retriever.settings},
         "phrases": phrases,
@@ -138,8 +147,7 @@ def make_candidates(
     made_from = json.dumps(settings, sort_keys=True)
     if _made_from(output) == made_from:
         return _counts_in(output)
-    default_corpus = corpus_path.name.split(".")[0]
-    docs = list(document_keys(read_docs(corpus_path), default_corpus))
+    docs = list(document_keys(read_docs(corpus_path), corpus_path))
     n_batches = -(-len(docs) // BATCH_DOCUMENTS)
     folder = output.with_name(f"{output.name}.parts")
     _open_parts(folder, made_from)
@@ -188,6 +196,46 @@ def read_candidates(path: Path, kb: KnowledgeBase | None = None) -> dict[Key, Se
             tuple(row["scores"]),
         )
     return found
+
+
+def candidates_of(
+    paths: Iterable[Path], kb: KnowledgeBase, corpora: Iterable[Path]
+) -> dict[Path, dict[Key, SentenceCandidates]]:
+    """The candidates that were made of given corpora, by corpus file.
+
+    paths: files of candidates, or folders with `*.candidates.parquet`.
+    kb: the knowledge base that they have to come from.
+    corpora: converted files; those without candidates are missing in the result.
+    RAISES VanerError: VE621, VE622; VE624, candidates of no file that is read, or of another state
+        of it; VE625, a file has them twice.
+    """
+    by_hash = {_sha256(corpus): corpus for corpus in corpora}
+    found: dict[Path, dict[Key, SentenceCandidates]] = {}
+    for path in _candidate_files(paths):
+        rows = read_candidates(path, kb)
+        corpus = by_hash.get(json.loads(_made_from(path) or "{}").get("corpus"))
+        if corpus is None:
+            names = ", ".join(sorted(corpus.name for corpus in by_hash.values()))
+            raise VanerError(Messages.VE624.format(path=path, corpora=names))
+        if corpus in found:
+            raise VanerError(Messages.VE625.format(path=path, corpus=corpus))
+        found[corpus] = rows
+    return found
+
+
+def _candidate_files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = sorted(path.glob(f"*{SUFFIX}"))
+        if not files:
+            raise VanerError(Messages.VE621.format(path=path, reason=f"no *{SUFFIX} in it"))
+        yield from files
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _batch(

@@ -14,7 +14,7 @@ from typing import Literal
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.knowledge.candidates import SentenceCandidates
 from spacy_vaner.knowledge.store import KnowledgeBase
-from spacy_vaner.types import Mention
+from spacy_vaner.types import Mention, Offsets
 
 Mode = Literal["retrieved", "random", "off"]
 MODES: tuple[Mode, ...] = ("retrieved", "random", "off")
@@ -69,15 +69,15 @@ class DbrRow:
     """One training input.
 
     types: asked; annotated completely.
-    text: the names in their order.
+    text: the names in their order; places: where each of them stands, positive or negative.
     mentions: of the names that have an asked type; one per such type.
-    n_names: positives and negatives. n_too_long: candidates that were left out as too long.
+    n_too_long: candidates that were left out as too long.
     """
 
     types: tuple[str, ...]
     text: str
+    places: tuple[Offsets, ...]
     mentions: tuple[Mention, ...]
-    n_names: int
     n_too_long: int
 
 
@@ -114,14 +114,16 @@ def draw_row(
     else:
         chosen = draw.sample(positives, n_positive) + draw.sample(negatives, n_negative)
     draw.shuffle(chosen)
+    places: list[Offsets] = []
     mentions = []
     text = ""
     for name, own in chosen:
         text += settings.separator if text else ""
-        place = (len(text), len(text) + len(name))
-        mentions += [Mention(type, (place,)) for type in types if type in own]
+        places.append((len(text), len(text) + len(name)))
+        mentions += [Mention(type, (places[-1],)) for type in types if type in own]
         text += name
-    return DbrRow(tuple(types), text, tuple(mentions), len(chosen), len(named) - len(kept))
+    n_too_long = len(named) - len(kept)
+    return DbrRow(tuple(types), text, tuple(places), tuple(mentions), n_too_long)
 
 
 def _from_anywhere(

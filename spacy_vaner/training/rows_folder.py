@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.files import write_whole
+from spacy_vaner.training.dbr import DbrFacts
 from spacy_vaner.training.token_file import file_sha256
 
 FORMAT_VERSION = 1
@@ -126,6 +127,7 @@ class RowsHeader:
 
     tokenizer: fingerprint; vocab_size: rows of an embedding that reads the ids.
     n_words, overlap, max_subwords: of the windows in prediction, as `packed_sentences` takes them.
+    dbr: the names for DBR rows; None where no candidates were given.
     """
 
     tokenizer: str
@@ -134,6 +136,7 @@ class RowsHeader:
     overlap: int
     max_subwords: int
     sources: list[SourceFacts]
+    dbr: DbrFacts | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -149,7 +152,8 @@ class RowsHeader:
             if values["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format {values['format_version']}, expected {FORMAT_VERSION}")
             sources = [SourceFacts.from_dict(source) for source in values.pop("sources")]
-            return cls(sources=sources, **values)
+            dbr = values.pop("dbr", None)
+            return cls(sources=sources, dbr=dbr and DbrFacts(**dbr), **values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VanerError(Messages.VE523.format(path=path, reason=error)) from None
 

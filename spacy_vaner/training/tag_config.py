@@ -3,9 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
+from spacy_vaner.knowledge.rows import MODES, RUNNING_TEXT, Mode, RowSettings
 from spacy_vaner.training.config import BackboneShape, OptimizerSettings, RunSettings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DbrConfig:
+    """Rows of names beside the windows (docs/knowledge.md, section 3).
+
+    mode: "retrieved", names that are like phrases of the sentence; "random", as many from the whole
+        knowledge base; "off".
+    share: of the sentences that begin in a window, how many give a row.
+    weight: of a label in such a row, where one in a text has 1.
+    n_positive, n_negative: at most so many names of an asked type, and of others.
+    separator: between two names; " " is the authors'.
+    every_epoch: rows are drawn anew in every epoch; false: once.
+    """
+
+    mode: str = setting("off", choices=MODES)
+    share: float = setting(1.0, least=0, most=1)
+    weight: float = setting(1.0, least=0)
+    n_positive: int = setting(10, least=0)
+    n_negative: int = setting(5, least=0)
+    separator: str = setting(RUNNING_TEXT)
+    every_epoch: bool = setting(True)
+
+    def rows(self) -> RowSettings:
+        """RAISES VanerError: VE612, a separator that is none."""
+        return RowSettings(
+            mode=cast(Mode, self.mode),
+            n_positive=self.n_positive,
+            n_negative=self.n_negative,
+            separator=self.separator,
+            every_epoch=self.every_epoch,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +80,7 @@ class TagConfig(RunSettings):
     window_subwords: longest window of text.
     windows_per_step: per update; pass_subwords: most subwords at a time, padding included.
     layer_decay: the rate of each layer is so much lower than that of the layer above it.
+    dbr: rows of names beside the windows.
     dev_documents: of each dev file, spread over it evenly.
     dev_names: dev documents are asked without corpus names ("none"), with them ("given"), or both.
     best_by: the figure that chooses what is kept as the best: "f", over all mentions, or
@@ -78,6 +112,7 @@ class TagConfig(RunSettings):
     dev_documents: int = setting(100, least=0)
     dev_names: str = setting("none", choices=("none", "given", "both"))
     best_by: str = setting("f", choices=("f", "macro_f", "f_named", "macro_f_named"))
+    dbr: DbrConfig = field(default_factory=DbrConfig)
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(name="adamw", lr=5e-4)
     )
@@ -89,6 +124,7 @@ class TagConfig(RunSettings):
         measured = {"none": (False,), "given": (True,), "both": (False, True)}[self.dev_names]
         if self.best_by.endswith("_named") not in measured:
             faults.append(f"best_by = {self.best_by}: dev_names = {self.dev_names} leaves it out")
+        self.dbr.rows()
         if not faults:
             self.start.settings("sdpa")
         return faults

@@ -49,13 +49,14 @@ def test_row_holds_at_most_ten_positives_and_five_negatives(marsh: KnowledgeBase
     row = draw(DISEASES + GENES, marsh)
     assert row is not None and row.types == ("Disease",)
     names = row.text.split(", ")
-    assert len(names) == len(set(names)) == row.n_names == 15
+    assert names == [row.text[start:end] for start, end in row.places]
+    assert len(names) == len(set(names)) == len(row.places) == 15
     positives = [name for _, name in named(row)]
     assert len(positives) == 10 and set(positives) <= set(DISEASES)
     assert len(set(names) & set(GENES)) == 5
     assert names != sorted(names, key=lambda name: name in GENES), "shuffled"
     few = draw(DISEASES[:2] + GENES[:1], marsh)
-    assert few is not None and few.n_names == 3 and len(few.mentions) == 2
+    assert few is not None and len(few.places) == 3 and len(few.mentions) == 2
 
 
 def test_rows_follow_from_seed_epoch_and_sentence(marsh: KnowledgeBase) -> None:
@@ -98,7 +99,7 @@ def test_separator_is_a_setting(marsh: KnowledgeBase) -> None:
 def test_names_that_fit_in_no_window_are_left_out_and_counted(marsh: KnowledgeBase) -> None:
     row = draw(["marsh fever 1", "mallow", "MRSH1"], marsh, max_words=2)
     assert row is not None
-    assert (row.n_names, row.n_too_long) == (2, 1)
+    assert (len(row.places), row.n_too_long) == (2, 1)
     assert "fever" not in row.text
     assert draw(["marsh fever 1"], marsh, max_words=2) is None
 
@@ -109,7 +110,7 @@ def test_random_rows_have_the_same_counts_from_anywhere(
 ) -> None:
     retrieved, drawn = draw(names, marsh), draw(names, marsh, mode="random")
     assert retrieved is not None and drawn is not None
-    assert drawn.n_names == retrieved.n_names
+    assert len(drawn.places) == len(retrieved.places)
     assert len(drawn.mentions) == len(retrieved.mentions)
     assert set(drawn.text.split(", ")) != set(names)
     assert {name for _, name in named(drawn)} <= {*DISEASES, *BOTH}
