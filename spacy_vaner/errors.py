@@ -634,7 +634,7 @@ class Messages:
         "VE523: {path} is missing or damaged: {reason}. Make the rows again "
         "(`python -m spacy vaner rows`), or copy the whole folder again."
     )
-    VE524 = "VE524: mixture names what is not among the rows: {names}. There are: {known}."
+    VE524 = "VE524: {setting} names what is not among the rows: {names}. There are: {known}."
     VE525 = (
         "VE525: {path} holds nothing to train on. Prepare files named *.train.spacy, and do not "
         "set all of mixture to 0."

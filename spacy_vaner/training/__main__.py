@@ -212,8 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     tag = command("tag", _tag, "Train a tagger on a folder of rows.")
     tag.add_argument("config", type=Path, help="settings as JSON (docs/tagger.md)")
-    for added in (pretrain, tag):
-        added.add_argument("output", type=Path, help="folder of the run")
+    mixture = command("mixture", _mixture, "Tell what a tagger would be trained on, as a table.")
+    mixture.add_argument("config", type=Path, help="settings as JSON (docs/tagger.md)")
+    for added in (pretrain, tag, mixture):
         added.add_argument(
             "--set",
             action="append",
@@ -222,6 +223,8 @@ def _parser() -> argparse.ArgumentParser:
             dest="overrides",
             help="override a setting, e.g. optimizer.lr=0.001; may be repeated",
         )
+    for added in (pretrain, tag):
+        added.add_argument("output", type=Path, help="folder of the run")
         added.add_argument(
             "--resume",
             action="store_true",
@@ -295,6 +298,17 @@ def _tag(options: argparse.Namespace) -> int:
     )
     print(told)
     return status
+
+
+def _mixture(options: argparse.Namespace) -> int:
+    from spacy_vaner.training.config import read_config
+    from spacy_vaner.training.mixture import mixture_table
+    from spacy_vaner.training.rows_folder import PreparedRows
+    from spacy_vaner.training.tag_config import TagConfig
+
+    config = read_config(options.config, TagConfig, options.overrides)
+    print(mixture_table(PreparedRows.open(Path(config.rows)).sources, config), end="")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

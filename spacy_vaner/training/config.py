@@ -330,6 +330,9 @@ def _value(value: object, hint: Any, limits: Mapping[str, Any]) -> tuple[object,
     """The value in its type, and what was expected instead where it does not fit."""
     if typing.get_origin(hint) is dict:
         return _table(value, typing.get_args(hint)[1], limits)
+    if typing.get_origin(hint) is list:
+        is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return value, None if is_list else "a list of texts"
     if isinstance(hint, types.UnionType):
         if value is None:
             return None, None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spacy_vaner.backbone.batching import padded_length
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.pieces import label_subwords
+from spacy_vaner.training.mixture import asked_of, corpus_shares
 from spacy_vaner.training.noise import NamePool, Window, mask_units, replace_mentions
 from spacy_vaner.training.rows_folder import NO_LOSS, Document, IntArray, Source
 from spacy_vaner.training.tag_config import TagConfig
@@ -117,8 +118,7 @@ class TagBatches:
     make_rows: puts instructions or questions to windows.
     marks: of the tokenizer.
     pass_cost: what a pass costs beside its subwords, as so many of them.
-    RAISES VanerError: VE524, `mixture` names a corpus that is not there; VE525, no document is
-        left; VE508, nothing can be masked.
+    RAISES VanerError: VE525, no document is left; VE508, nothing can be masked.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class TagBatches:
         slots = self._slots[corpus]
         epoch, turn = divmod(turn, len(slots))
         index, slot, n_slots = slots[self._order(corpus, epoch)[turn]].tolist()
-        document = self._sources[corpus][index]
+        document = asked_of(self._sources[corpus][index], self._config)
         rng = numpy.random.default_rng([self._config.seed, _WINDOW, number])
         start, end = cut_window(
             document, slot, n_slots, longest=self._config.window_subwords, rng=rng
@@ -224,24 +224,6 @@ class TagBatches:
     def _new_order(self, corpus: int, epoch: int) -> NDArray[numpy.int64]:
         rng = numpy.random.default_rng([self._config.seed, _ORDER, corpus, epoch])
         return rng.permutation(len(self._slots[corpus]))
-
-
-def corpus_shares(sources: Sequence[Source], config: TagConfig) -> list[float]:
-    """The share of the windows that come from each file; they sum to 1 unless all are 0.
-
-    RAISES VanerError: VE524, `mixture` names a corpus that is not there.
-    """
-    names = {name for source in sources for name in (source.facts.name, source.facts.corpus)}
-    if unknown := sorted(config.mixture.keys() - names):
-        known = ", ".join(sorted(name for name in names if name))
-        raise VanerError(Messages.VE524.format(names=", ".join(unknown), known=known))
-    sizes = []
-    for source in sources:
-        facts = source.facts
-        factor = config.mixture.get(facts.name, config.mixture.get(facts.corpus or "", 1.0))
-        sizes.append(factor * facts.n_subwords**config.size_power if facts.n_subwords else 0.0)
-    total = sum(sizes)
-    return [size / total if total else 0.0 for size in sizes]
 
 
 def cut_window(

@@ -75,12 +75,16 @@ class TagConfig(RunSettings):
         0 = the weights themselves.
     mixture: how much more often than by its size a corpus is read, by its name or by that of its
         file; 0 leaves it out.
+    without: corpora, files and types that are neither trained on nor measured.
+    leave_out: corpora or files that are not trained on; dev figures are those of them alone.
     size_power: without `mixture` a corpus is read in proportion to its subwords to this power.
     drop_corpus: share of the windows that are asked without corpus names.
     window_subwords: longest window of text.
     windows_per_step: per update; pass_subwords: most subwords at a time, padding included.
     layer_decay: the rate of each layer is so much lower than that of the layer above it.
     dbr: rows of names beside the windows.
+    dev_files: files or corpora that are measured on; empty = all that have dev. With `leave_out`
+        it is not read.
     dev_documents: of each dev file, spread over it evenly.
     dev_names: dev documents are asked without corpus names ("none"), with them ("given"), or both.
     best_by: the figure that chooses what is kept as the best: "f", over all mentions, or
@@ -88,7 +92,15 @@ class TagConfig(RunSettings):
     """
 
     FREE: ClassVar[frozenset[str]] = RunSettings.FREE | {
-        *("rows", "backbone", "pass_subwords", "dev_documents", "dev_names", "best_by"),
+        *(
+            "rows",
+            "backbone",
+            "pass_subwords",
+            "dev_files",
+            "dev_documents",
+            "dev_names",
+            "best_by",
+        ),
     }
 
     rows: str = setting()
@@ -103,12 +115,15 @@ class TagConfig(RunSettings):
     averaging: float = setting(0.0, least=0, most=0.99999)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     mixture: dict[str, float] = setting(factory=dict, least=0)
+    without: list[str] = setting(factory=list)
+    leave_out: list[str] = setting(factory=list)
     size_power: float = setting(0.5, least=0, most=1)
     drop_corpus: float = setting(0.5, least=0, most=1)
     window_subwords: int = setting(256, least=16)
     windows_per_step: int = setting(32, least=1)
     pass_subwords: int = setting(8192, least=16)
     layer_decay: float = setting(1.0, least=0.01, most=1)
+    dev_files: list[str] = setting(factory=list)
     dev_documents: int = setting(100, least=0)
     dev_names: str = setting("none", choices=("none", "given", "both"))
     best_by: str = setting("f", choices=("f", "macro_f", "f_named", "macro_f_named"))

@@ -31,6 +31,12 @@ from spacy_vaner.metrics import Counts, count
 from spacy_vaner.training.checkpoints import write_folder
 from spacy_vaner.training.language_model import backbone_files, make_decoder
 from spacy_vaner.training.loop import OnStep, Outcome, run
+from spacy_vaner.training.mixture import (
+    asked_of,
+    asked_questions,
+    dev_sources,
+    training_sources,
+)
 from spacy_vaner.training.rows_folder import Document, IntArray, PreparedRows
 from spacy_vaner.training.tag_batches import (
     Answer,
@@ -109,7 +115,7 @@ class Tagging:
         self.parameters = {n: p for n, p in self.tagger.named_parameters() if p.requires_grad}
         self.rates = layer_rates(self.parameters, config.layer_decay)
         self._batches = TagBatches(
-            self.rows.of_split("train"),
+            training_sources(self.rows.sources, config),
             config,
             make_rows=self._asker.rows,
             padding=self._asker.padding,
@@ -119,8 +125,8 @@ class Tagging:
         )
         add_dropout(self.tagger.backbone, config.noise)
         self._dev = [
-            (source.facts.name, document)
-            for source in self.rows.of_split("dev")
+            (source.facts.name, asked_of(document, config))
+            for source in dev_sources(self.rows.sources, config)
             for document in spread(source, config.dev_documents)
         ]
 
@@ -141,9 +147,8 @@ class Tagging:
     def _check_lengths(self) -> None:
         header = self.rows.header
         longest = max(self.config.window_subwords, header.max_subwords)
-        questions = {
-            (counts.type, counts.corpus) for source in header.sources for counts in source.questions
-        }
+        asked = asked_questions(self.rows.sources, self.config)
+        questions = {(counts.type, counts.corpus) for counts in asked}
         framed = max((self._asker.n_framing(*question) for question in questions), default=0)
         if longest + framed > self.tagger.max_positions:
             raise VanerError(
@@ -202,9 +207,10 @@ class Tagging:
         """How the tagger is asked, for the pipeline that is made of it."""
         header = self.rows.header
         types: dict[str, int] = {}
-        for source in self.rows.of_split("train"):
-            for counts in source.facts.questions:
-                types[counts.type] = types.get(counts.type, 0) + counts.n_mentions
+        for counts in asked_questions(
+            training_sources(self.rows.sources, self.config), self.config
+        ):
+            types[counts.type] = types.get(counts.type, 0) + counts.n_mentions
         return {
             "asking": self.config.asking,
             "with_corpus": self.config.with_corpus,

@@ -19,13 +19,19 @@ from spacy_vaner.errors import VanerError
 from spacy_vaner.examples import training_rows
 from spacy_vaner.model import set_tagger
 from spacy_vaner.rows import prepare_rows
-from spacy_vaner.training.rows_folder import HEADER_FILE, NO_LOSS, PreparedRows
+from spacy_vaner.training.__main__ import main
+from spacy_vaner.training.mixture import (
+    corpus_shares,
+    dev_sources,
+    mixture_table,
+    training_sources,
+)
+from spacy_vaner.training.rows_folder import HEADER_FILE, NO_LOSS, PreparedRows, Source
 from spacy_vaner.training.tag_batches import (
     Marks,
     Padding,
     TagBatches,
     TagRow,
-    corpus_shares,
     cut_window,
 )
 from spacy_vaner.training.tag_config import TagConfig
@@ -281,10 +287,62 @@ def test_corpora_are_mixed_by_size_and_by_hand(
     assert corpus_shares(sources, config) == [0.25, 0.75]
     batches = make_batches(tag_config(rows_path, mixture={"one": 0}))
     assert len(batches._sources) == 1
-    with pytest.raises(VanerError, match="VE524.*three.*one.text, two"):
-        make_batches(tag_config(rows_path, mixture={"three": 1}))
     with pytest.raises(VanerError, match="VE525"):
         make_batches(tag_config(rows_path, mixture={"one": 0, "two": 0}))
+
+
+def names(sources: list[Source]) -> list[tuple[str, str]]:
+    return [(source.facts.name, source.facts.split) for source in sources]
+
+
+def test_corpora_and_types_are_left_out(open_rows: PreparedRows, rows_path: Path) -> None:
+    sources = open_rows.sources
+    train, dev = [("one.text", "train"), ("two", "train")], [("one.text", "dev"), ("two", "dev")]
+    for changes, trained, measured in (
+        ({}, train, dev),
+        ({"without": ["two"]}, train[:1], dev[:1]),
+        ({"leave_out": ["one"]}, train[1:], dev[:1]),
+        ({"leave_out": ["two"], "dev_files": ["one"]}, train[:1], dev[1:]),
+        ({"dev_files": ["two"]}, train, dev[1:]),
+        ({"without": ["Gene"]}, train, dev),
+    ):
+        config = tag_config(rows_path, **changes)
+        assert names(training_sources(sources, config)) == trained, changes
+        assert names(dev_sources(sources, config)) == measured, changes
+    # A corpus without dev is measured on its training documents.
+    fewer = [source for source in sources if names([source]) != [("two", "dev")]]
+    assert names(dev_sources(fewer, tag_config(rows_path, leave_out=["two"]))) == train[1:]
+    for setting in ("mixture", "without", "leave_out", "dev_files"):
+        value: Any = {"three": 1} if setting == "mixture" else ["three"]
+        with pytest.raises(VanerError, match=f"VE524: {setting} .*three.*one.text, two"):
+            training_sources(sources, tag_config(rows_path, **{setting: value}))
+
+
+def test_a_type_that_is_left_out_is_not_asked(rows_path: Path, tmp_path: Path) -> None:
+    task = Tagging(tag_config(rows_path, without=["Gene"]), tmp_path)
+    asked = {
+        question for step in range(3) for one in task.passes(step) for question in one.questions
+    }
+    assert asked == {"Chemical", "Chemical [one-chem]"}
+    assert task.recipe()["types"] == ["Chemical"]
+    assert set(task.dev_figures()["dev_f_per_type"]) == {"one.text: Chemical"}
+
+
+def test_the_table_of_what_is_trained_on(rows_path: Path, capsys: Any, tmp_path: Path) -> None:
+    config = tag_config(rows_path, without=["Gene"], size_power=0.0, mixture={"two": 3.0})
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_dict()))
+    assert main(["mixture", str(path), "--set", "drop_corpus=0.1"]) == 0
+    told = capsys.readouterr().out
+    assert told == mixture_table(PreparedRows.open(rows_path).sources, config)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines()[2:]]
+    assert [(row[0], row[1], row[2], row[3], row[-1]) for row in rows] == [
+        ("one.text", "Chemical", "one-chem", "completely", "25.0%"),
+        ("two", "Chemical", "–", "partly", "75.0%"),
+    ]
+    counted = PreparedRows.open(rows_path).of_split("train")[0].facts.questions
+    chemical = next(counts for counts in counted if counts.type == "Chemical")
+    assert rows[0][5] == f"{chemical.n_mentions:,}"
 
 
 def test_every_document_has_its_turn_before_one_comes_again(

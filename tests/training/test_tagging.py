@@ -213,6 +213,8 @@ def test_rates_fall_from_the_head_to_the_embedding() -> None:
     [
         ({"mixture": {"one": -1.0}}, "mixture.*0.0 or more|mixture.*0 or more"),
         ({"mixture": [1]}, "expected a table"),
+        ({"without": "Gene"}, "a list of texts"),
+        ({"leave_out": [1]}, "a list of texts"),
         ({"mixture": {"one": "much"}}, "expected a number for one"),
         ({"without_corpus": None}, "give both or none"),
         ({"best_by": "f_named"}, "dev_names = none leaves it out"),
