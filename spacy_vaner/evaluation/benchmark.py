@@ -1,0 +1,310 @@
+"""Run systems over gold files, each in a process of its own, and keep every outcome as JSON.
+
+The folder of a benchmark:
+
+    results/SYSTEM/FILE.json      scores, counts, settings and versions, or why there are none
+    predictions/SYSTEM/FILE.jsonl what was found (evaluation/predictions.py)
+    speed/SYSTEM.json             a measurement per round
+    readings.jsonl                which system read which test split, and when
+
+What is there and up to date is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.evaluation.documents import VIEWS
+from spacy_vaner.evaluation.result import LEVEL
+from spacy_vaner.evaluation.systems import KINDS, SystemSpec
+from spacy_vaner.evaluation.worker import FAILED, OK
+from spacy_vaner.files import write_whole
+
+FORMAT = 1
+"""Of the JSON of a result."""
+
+BASELINE = SystemSpec("spaCy CNN (untrained)", "cnn", note="for speed alone")
+"""What speeds are ratios to, where no system of kind "cnn" is given."""
+
+_TEST = ".test.spacy"
+_MARKS = ("name", "trained_on", "seen", "note")
+
+Progress = Callable[[str, str], None]
+"""Called before a system runs: its name, and what it does."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all systems of a benchmark share.
+
+    view: "text" or "tokens", what of the words of the files a system is shown.
+    name_corpus: whether instructions name the corpus; only a vaner_ner has any.
+    seed, n_resamples: of the bootstrap intervals.
+    speed_rounds: measurements of speed per system, systems taking turns; 0 = none.
+    n_batch, n_single, n_warm_up: documents of a measurement in batches, alone, and before both.
+    read_tests: test splits may be read; each reading is noted.
+    command: written into the results.
+    """
+
+    view: str = "text"
+    name_corpus: bool = True
+    seed: int = 0
+    n_resamples: int = 1000
+    speed_rounds: int = 3
+    n_batch: int = 200
+    n_single: int = 50
+    n_warm_up: int = 5
+    read_tests: bool = False
+    command: str | None = None
+
+
+@dataclass
+class Benchmark:
+    """Systems, files and the folder that their outcomes are kept in.
+
+    RAISES VanerError: VE411, an unknown view; VE460, an unknown kind; VE468, a test split and no
+        leave to read it; VE469, two systems or two files of one name; VE470, no system or file.
+    """
+
+    systems: Sequence[SystemSpec]
+    files: Sequence[Path]
+    folder: Path
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if self.settings.view not in VIEWS:
+            raise VanerError(Messages.VE411.format(view=self.settings.view, known=", ".join(VIEWS)))
+        if not self.systems or not self.files:
+            raise VanerError(Messages.VE470)
+        for spec in self.systems:
+            if spec.kind not in KINDS:
+                raise VanerError(Messages.VE460.format(kind=spec.kind, known=", ".join(KINDS)))
+        for names in ([slug(spec.name) for spec in self.systems], [_stem(f) for f in self.files]):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise VanerError(Messages.VE469.format(names=", ".join(twice)))
+        tests = [path for path in self.files if path.name.endswith(_TEST)]
+        if tests and not self.settings.read_tests:
+            raise VanerError(Messages.VE468.format(n=len(tests), first=tests[0]))
+
+    def run(self, on_progress: Progress | None = None) -> None:
+        """Run what is not up to date. A system that fails is noted, and the others go on."""
+        tell = on_progress or (lambda name, what: None)
+        contents = {path: content_hash(path) for path in self.files}
+        for spec in self.systems:
+            if spec.kind != "cnn":
+                self._predict(spec, contents, tell)
+        self._measure(contents, tell)
+
+    def _predict(self, spec: SystemSpec, contents: Mapping[Path, str], tell: Progress) -> None:
+        model = content_hash(Path(spec.where))
+        pending: dict[Path, dict[str, Any]] = {}
+        for path in self.files:
+            shared = self._shared(spec, model, contents[path])
+            frame = {"file": path.name, **shared}
+            known = read_json(self._result_path(spec, path))
+            if known.get("status") == OK and known.get("fingerprint") == frame["fingerprint"]:
+                if known["system"] != frame["system"]:  # its marks may have changed
+                    write_json(self._result_path(spec, path), {**known, "system": spec.to_dict()})
+            else:
+                pending[path] = frame
+        while pending:
+            tell(spec.name, ", ".join(_stem(path) for path in pending))
+            self._note_readings(spec, pending)
+            for path in pending:  # of a run that was stopped
+                self._outcome_path(spec, path).unlink(missing_ok=True)
+            ended: str | None = self._work(
+                {
+                    "task": "predict",
+                    "system": spec.to_dict(),
+                    "view": self.settings.view,
+                    "name_corpus": self.settings.name_corpus,
+                    "seed": self.settings.seed,
+                    "resamples": self.settings.n_resamples,
+                    "files": [
+                        {
+                            "file": str(path),
+                            "predictions": str(self._predictions_path(spec, path)),
+                            "result": str(self._outcome_path(spec, path)),
+                        }
+                        for path in pending
+                    ],
+                }
+            )
+            for path in list(pending):
+                outcome_path = self._outcome_path(spec, path)
+                if outcome_path.is_file():
+                    outcome = read_json(outcome_path)
+                    outcome_path.unlink()
+                elif ended is not None:
+                    # The process died on this one; a new process goes on with those after it.
+                    outcome, ended = {"status": FAILED, "reason": ended}, None
+                else:
+                    continue
+                write_json(self._result_path(spec, path), {**pending.pop(path), **outcome})
+
+    def _shared(self, spec: SystemSpec, model: str, content: str) -> dict[str, Any]:
+        settings = self.settings
+        asked = {
+            "view": settings.view,
+            "name_corpus": settings.name_corpus,
+            "seed": settings.seed,
+            "resamples": settings.n_resamples,
+        }
+        row = {key: value for key, value in spec.to_dict().items() if key not in _MARKS}
+        return {
+            "format": FORMAT,
+            "system": spec.to_dict(),
+            **asked,
+            "level": LEVEL,
+            "command": settings.command,
+            "fingerprint": _hash_json([row, asked, model, content]),
+        }
+
+    def _note_readings(self, spec: SystemSpec, paths: Iterable[Path]) -> None:
+        lines = [
+            json.dumps(
+                {
+                    "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "system": spec.name,
+                    "where": spec.where,
+                    "file": path.name,
+                    "view": self.settings.view,
+                    "name_corpus": self.settings.name_corpus,
+                    "command": self.settings.command,
+                },
+                ensure_ascii=False,
+            )
+            for path in paths
+            if path.name.endswith(_TEST)
+        ]
+        if lines:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "readings.jsonl").open("a", encoding="utf8") as file:
+                file.write("".join(f"{line}\n" for line in lines))
+
+    def _measure(self, contents: Mapping[Path, str], tell: Progress) -> None:
+        """Rounds over all systems, so that what else the machine does meets all of them alike."""
+        if not self.settings.speed_rounds:
+            return
+        has_baseline = any(spec.kind == "cnn" for spec in self.systems)
+        systems = [*self.systems, *([] if has_baseline else [BASELINE])]
+        texts = "".join(contents.values())
+        models = {spec.name: content_hash(Path(spec.where)) for spec in systems}
+        for number in range(self.settings.speed_rounds):
+            for spec in systems:
+                path = self.folder / "speed" / f"{slug(spec.name)}.json"
+                sizes = [self.settings.n_batch, self.settings.n_single, self.settings.n_warm_up]
+                frame = self._shared(spec, models[spec.name], f"{texts} {sizes}")
+                known = read_json(path)
+                rounds = known.get("rounds", [])
+                if known.get("fingerprint") != frame["fingerprint"]:
+                    rounds = []
+                if len(rounds) > number and rounds[number]["status"] == OK:
+                    continue
+                tell(spec.name, f"speed, round {number + 1}")
+                rounds = [*rounds[:number], self._measure_once(spec)]
+                write_json(path, {**frame, "rounds": rounds})
+
+    def _measure_once(self, spec: SystemSpec) -> dict[str, Any]:
+        outcome_path = self.folder / "speed" / f".{slug(spec.name)}.outcome.json"
+        ended = self._work(
+            {
+                "task": "speed",
+                "system": spec.to_dict(),
+                "view": self.settings.view,
+                "texts": [str(path) for path in self.files],
+                "n_batch": self.settings.n_batch,
+                "n_single": self.settings.n_single,
+                "n_warm_up": self.settings.n_warm_up,
+                "started": time.time(),
+                "result": str(outcome_path),
+            }
+        )
+        outcome = read_json(outcome_path) or {"status": FAILED, "reason": ended}
+        outcome_path.unlink(missing_ok=True)
+        return outcome
+
+    def _work(self, job: Mapping[str, Any]) -> str:
+        """Run a job in a new process. RETURNS: how it ended, should it have left no outcome."""
+        job_path = self.folder / ".job.json"
+        write_json(job_path, job)
+        command = [sys.executable, "-m", "spacy_vaner.evaluation.worker", str(job_path)]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        finally:
+            job_path.unlink(missing_ok=True)
+        said = done.stderr.decode("utf8", "replace").strip().splitlines()
+        return Messages.VE471.format(code=done.returncode, last=said[-1][:300] if said else "–")
+
+    def _result_path(self, spec: SystemSpec, path: Path) -> Path:
+        return self.folder / "results" / slug(spec.name) / f"{_stem(path)}.json"
+
+    def _outcome_path(self, spec: SystemSpec, path: Path) -> Path:
+        return self._result_path(spec, path).with_name(f".{_stem(path)}.outcome.json")
+
+    def _predictions_path(self, spec: SystemSpec, path: Path) -> Path:
+        return self.folder / "predictions" / slug(spec.name) / f"{_stem(path)}.jsonl"
+
+
+def slug(name: str) -> str:
+    """A name as a file or folder is called."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "system"
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".spacy")
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 over the files of a folder with their names, or of one file; "" for no path."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        files: list[Path] = [path]
+    elif path.is_dir() and path != Path():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        return ""
+    for file in files:
+        digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _hash_json(values: Any) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is none, or half of one."""
+    try:
+        found = json.loads(path.read_text("utf8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf8"))
+
+
+def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
+    """The results of a benchmark, in the order of their paths."""
+    for path in sorted((folder / "results").glob("*/*.json")):
+        if result := read_json(path):
+            yield result

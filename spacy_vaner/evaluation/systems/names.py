@@ -1,0 +1,147 @@
+"""The dictionary system: the longest known names in a text.
+
+The names are those of a knowledge base, or the mentions of training documents. It learns nothing
+else: how far a system is above it is what it knows beyond its names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spacy_vaner.corpora.docbins import find_files, make_vocab
+from spacy_vaner.errors import Messages
+from spacy_vaner.evaluation.documents import GoldFile
+from spacy_vaner.evaluation.predictions import FoundSpan
+from spacy_vaner.evaluation.systems.base import (
+    Question,
+    SystemMissing,
+    SystemSpec,
+    size_on_disk,
+)
+from spacy_vaner.types import Offsets
+
+_WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
+_CASE_COUNTS = 3  # letters: "CAT" the gene and "cat" the animal
+
+Key = tuple[str, ...]
+
+
+class NameList:
+    """Names of one type; finds the longest ones in a text, from left to right."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._keys = {key for name in names if (key := _key(_words(name)))}
+        self._longest = max(map(len, self._keys), default=0)
+
+    def find(self, words: Sequence[tuple[str, int, int]]) -> Iterator[tuple[Key, Offsets]]:
+        """The names among words with their offsets; none overlaps another."""
+        keys = _key(words)
+        at = 0
+        while at < len(words):
+            most = min(self._longest, len(words) - at)
+            for length in range(most, 0, -1):
+                if keys[at : at + length] in self._keys:
+                    yield keys[at : at + length], (words[at][1], words[at + length - 1][2])
+                    at += length
+                    break
+            else:
+                at += 1
+
+    def without(self, keys: Iterable[Key]) -> NameList:
+        """The same list but for some of its keys."""
+        rest = NameList(())
+        rest._keys = self._keys.difference(keys)
+        rest._longest = self._longest
+        return rest
+
+
+def _words(text: str) -> list[tuple[str, int, int]]:
+    return [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+def _key(words: Sequence[tuple[str, int, int]]) -> Key:
+    """Case counts in short words alone."""
+    return tuple(word if len(word) <= _CASE_COUNTS else word.lower() for word, _, _ in words)
+
+
+class DictionarySystem:
+    """Name lists per type."""
+
+    def __init__(self, lists: Mapping[str, NameList], size_bytes: int | None) -> None:
+        self.lists = lists
+        self.types: frozenset[str] | None = frozenset(lists)
+        self.size_bytes = size_bytes
+        self.unmapped: Counter[str] = Counter()
+        self.facts: dict[str, Any] = {}
+
+    def predict(self, questions: Iterable[Question]) -> Iterator[list[FoundSpan]]:
+        """See System; types are looked up each for itself, so that they may overlap."""
+        for question in questions:
+            words = _words(question.text)
+            yield [
+                FoundSpan(type, start, end)
+                for type, names in self.lists.items()
+                if not question.types or type in question.types
+                for _, (start, end) in names.find(words)
+            ]
+
+
+def load(spec: SystemSpec) -> DictionarySystem:
+    """`settings`: min_share (0.5), of the places of a training name the share that is annotated.
+
+    RAISES SystemMissing: neither a knowledge base nor training files are there.
+    """
+    path = Path(spec.where)
+    if not path.exists():
+        raise SystemMissing(Messages.VE465.format(where=spec.where))
+    if path.suffix == ".parquet":
+        from spacy_vaner.knowledge.store import KnowledgeBase
+
+        kb = KnowledgeBase.from_file(path)
+        lists = {
+            type: NameList(kb.names[position] for position in positions)
+            for type, positions in kb.by_type.items()
+        }
+    else:
+        files = find_files([path], split="train")
+        lists = lists_of_mentions(files, min_share=spec.settings.get("min_share", 0.5))
+    return DictionarySystem(lists, size_on_disk(path))
+
+
+def lists_of_mentions(paths: Sequence[Path], *, min_share: float) -> dict[str, NameList]:
+    """Name lists of the mentions in `.spacy` files.
+
+    A name that stands unannotated in more than 1 - min_share of its places is left out: such words
+    ("protein", "cell") would cost more than they find.
+    """
+    texts: list[tuple[frozenset[str], list[tuple[str, int, int]], list[tuple[str, Offsets]]]] = []
+    names: dict[str, set[str]] = {}
+    for path in paths:
+        for document in GoldFile(path).read(make_vocab()):
+            gold, text = document.gold, document.doc.text
+            mentions = [
+                (mention.type, mention.fragments[0])
+                for mention in gold.mentions
+                if len(mention.fragments) == 1 and mention.type in gold.types
+            ]
+            for type, (start, end) in mentions:
+                names.setdefault(type, set()).add(text[start:end])
+            texts.append((frozenset(gold.types), _words(text), mentions))
+    lists = {type: NameList(own) for type, own in names.items()}
+    for type, all_names in lists.items():
+        places: Counter[Key] = Counter()
+        annotated: Counter[Key] = Counter()
+        for types, words, mentions in texts:
+            if type in types:
+                right = {span for name, span in mentions if name == type}
+                for key, span in all_names.find(words):
+                    places[key] += 1
+                    annotated[key] += span in right
+        lists[type] = all_names.without(
+            key for key, n in places.items() if annotated[key] < min_share * n
+        )
+    return lists
