@@ -18,6 +18,7 @@ from wasabi import msg
 
 from spacy_vaner.cli.analyse import analyse_command
 from spacy_vaner.cli.annotate import annotate_command
+from spacy_vaner.cli.benchmark import benchmark_command
 from spacy_vaner.cli.convert import convert_command
 from spacy_vaner.cli.corpora import corpora_command
 from spacy_vaner.cli.dbr import dbr_command
@@ -38,6 +39,7 @@ from spacy_vaner.cli.pretrain import (
     protected_runs_command,
 )
 from spacy_vaner.cli.rows import assemble_command, rows_command
+from spacy_vaner.cli.spacy_vectors import spacy_vectors_command
 from spacy_vaner.cli.thresholds import thresholds_command
 from spacy_vaner.cli.tokenizer import tokenizer_command
 from spacy_vaner.errors import VanerError, VanerWarning
@@ -94,6 +96,8 @@ vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
 vaner_app.command("rows", no_args_is_help=True)(rows_command)
 vaner_app.command("assemble", no_args_is_help=True)(assemble_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
+vaner_app.command("benchmark", no_args_is_help=True)(benchmark_command)
+vaner_app.command("spacy-vectors", no_args_is_help=True)(spacy_vectors_command)
 vaner_app.command("analyse", no_args_is_help=True)(analyse_command)
 vaner_app.command("thresholds", no_args_is_help=True)(thresholds_command)
 vaner_app.command("leakage", no_args_is_help=True)(leakage_command)
