@@ -16,6 +16,8 @@ from spacy_vaner.metrics import (
     bootstrap_intervals,
     count,
     micro,
+    paired_bootstrap,
+    recall_over_precision,
 )
 
 D, C = "Disease", "Chemical"
@@ -281,3 +283,77 @@ def test_a_document_is_drawn_as_a_whole():
 def test_intervals_are_undefined_where_the_figure_is(counts, undefined):
     intervals = bootstrap_intervals(counts)
     assert "".join(name for name in "prf" if getattr(intervals, name) is None) == undefined
+
+
+def test_the_same_system_twice_does_not_differ():
+    counts = [Counts(i % 4, i % 2, i % 3) for i in range(30)]
+    assert paired_bootstrap(counts, counts, n=200) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_a_clear_difference_is_significant_in_both_directions():
+    better, worse = [Counts(9, 1, 1)] * 40, [Counts(5, 5, 5)] * 40
+    ahead, behind = (paired_bootstrap(*pair, n=500) for pair in ((better, worse), (worse, better)))
+    assert ahead.difference == pytest.approx(0.4)
+    assert ahead.p_value == behind.p_value == pytest.approx(1 / 501)
+    assert ahead.interval[0] == pytest.approx(-behind.interval[1])
+
+
+def test_both_systems_are_drawn_on_the_same_documents():
+    rng = np.random.default_rng(0)
+    # Documents differ widely; on each the second system has one hit less.
+    hits = rng.integers(1, 40, size=80)
+    first = [Counts(int(n), 0, int(40 - n)) for n in hits]
+    second = [Counts(int(n) - 1, 0, int(41 - n)) for n in hits]
+    paired = paired_bootstrap(first, second, n=400)
+    alone = bootstrap_intervals(first).f
+    assert paired.interval[1] - paired.interval[0] < 0.2 * (alone[1] - alone[0])
+    assert paired.p_value < 0.01
+
+
+def test_equally_good_systems_are_called_different_as_rarely_as_they_should():
+    rng = np.random.default_rng(3)
+    n_significant = 0
+    for trial in range(200):
+        draws = rng.binomial(5, 0.7, size=(2, 60))
+        systems = [[Counts(int(tp), 0, int(5 - tp)) for tp in side] for side in draws]
+        n_significant += paired_bootstrap(*systems, n=200, seed=trial).p_value < 0.05
+    assert 2 <= n_significant <= 20  # 5 % of 200, give or take
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [([], []), ([Counts()], [Counts()]), ([Counts(tp=1)], [Counts()])]
+)
+def test_a_difference_is_undefined_where_a_figure_is(first, second):
+    assert paired_bootstrap(first, second, n=10) == (None, None, None)
+
+
+def test_other_documents_are_not_compared():
+    with pytest.raises(VanerError, match="VE440.*first has 1 and the second 2"):
+        paired_bootstrap([Counts()], [Counts()] * 2)
+
+
+def test_recall_and_precision_are_compared_on_the_same_documents():
+    lenient = recall_over_precision([Counts(8, 4, 2)] * 20, n=200)
+    assert lenient.difference == pytest.approx(0.8 - 2 / 3)
+    assert lenient.p_value < 0.01
+    assert recall_over_precision([Counts(8, 3, 3)] * 20, n=200).p_value == 1.0
+    assert recall_over_precision([Counts(fn=3)] * 20, n=200).difference is None
+
+
+def test_an_alternative_stands_for_a_mention_that_it_overlaps():
+    gold, alternatives = [(D, [(10, 20)]), (D, [(30, 40)])], [(D, [(8, 20)]), (C, [(28, 40)])]
+
+    def counts(*predicted):
+        return count(gold, predicted, [D], alternatives=alternatives)[D]
+
+    assert counts((D, 8, 20), (D, 30, 40)) == Counts(tp=2)
+    assert counts((D, 8, 20), (D, 10, 20)) == Counts(tp=1, fp=1, fn=1)  # each mention once
+    assert counts((D, 28, 40)) == Counts(fp=1, fn=2)  # right for another type
+    apart = [(D, [(10, 12), (18, 20)])]
+    assert count(gold, [(D, 10, 20)], [D], alternatives=apart)[D] == Counts(tp=1, fn=1)
+
+
+def test_a_long_alternative_may_stand_for_either_of_two_mentions():
+    gold = [(D, [(0, 5)]), (D, [(6, 9)])]
+    counts = count(gold, [(D, 0, 9), (D, 0, 5)], [D], alternatives=[(D, [(0, 9)])])[D]
+    assert counts == Counts(tp=2)

@@ -93,3 +93,102 @@ def test_types_that_the_pipeline_does_not_ask_are_named_and_not_scored(trained, 
     with pytest.warns(VanerWarning, match="VW403.*Chemical"):
         result = evaluate_pipeline(nlp, [path])
     assert [list(corpus.types) for corpus in result.corpora.values()] == [["Disease"]]
+
+
+def run(*arguments):
+    result = CliRunner().invoke(spacy_app, ["vaner", *(str(part) for part in arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_thresholds_are_fitted_on_dev_and_saved_with_the_pipeline(trained, tmp_path):
+    trained.to_disk(tmp_path / "pipeline")
+    texts = [TEXT, "Aspirin, Aspirin eases neck pain.", "Aspirin and neck pain and Aspirin."]
+    docs = list(trained.pipe(texts))
+    found = [
+        (probability, number, start, end)
+        for number, doc in enumerate(docs)
+        for type, start, end, probability in doc.user_data["vaner_predictions"]
+        if type == "Chemical"
+    ]
+    best, second = sorted(found, reverse=True)[:2]
+    assert best[0] > second[0]
+    # Only the most probable chemical is one, so that all others have to go.
+    for number, doc in enumerate(docs):
+        mentions = [["Chemical", [list(best[2:])], []]] if number == best[1] else []
+        gold = {"corpus": "Pains", "types": ["Chemical"], "mentions": mentions}
+        docs[number] = trained.make_doc(doc.text)
+        docs[number].user_data["vaner"] = gold
+    dev = tmp_path / "pains.dev.spacy"
+    DocBin(docs=docs, store_user_data=True).to_disk(dev)
+    command = ("thresholds", tmp_path / "pipeline", dev, "--no-corpus-name")
+    row = next(line for line in run(*command).splitlines() if line.startswith("Chemical"))
+    assert row.split()[-3:] == ["100.00"] * 3
+    assert spacy.load(tmp_path / "pipeline").get_pipe("vaner_ner").threshold == 0.0
+    run(*command, "--output", tmp_path / "pipeline")
+    loaded = spacy.load(tmp_path / "pipeline")
+    threshold = loaded.get_pipe("vaner_ner").threshold["Chemical"]
+    assert second[0] < threshold <= best[0]
+    kept = [
+        span
+        for doc in loaded.pipe(texts)
+        for span in doc.user_data["vaner_predictions"]
+        if span[0] == "Chemical"
+    ]
+    assert len(kept) == 1
+
+
+def test_thresholds_are_not_fitted_on_a_test_split(trained, tmp_path):
+    trained.to_disk(tmp_path / "pipeline")
+    path = tmp_path / "pains.test.spacy"
+    DocBin(docs=[gold_doc(trained)], store_user_data=True).to_disk(path)
+    result = CliRunner().invoke(
+        spacy_app, ["vaner", "thresholds", str(tmp_path / "pipeline"), str(path)]
+    )
+    assert result.exit_code == 1
+    assert "VE447" in result.output
+
+
+def test_a_pipeline_is_analysed_and_its_predictions_can_be_analysed_again(trained, tmp_path):
+    trained.to_disk(tmp_path / "pipeline")
+    path = tmp_path / "pains.test.spacy"
+    DocBin(docs=[gold_doc(trained), gold_doc(trained, id="2")], store_user_data=True).to_disk(path)
+    first, again = tmp_path / "first", tmp_path / "again"
+    output = run("analyse", path, "--pipeline", tmp_path / "pipeline", "-o", first)
+    assert "paper − strict" in output
+    found = first / "predictions.jsonl"
+    run("analyse", path, "--predictions", found, "--other", found, "--train", path, "-o", again)
+    one, other = (
+        json.loads((folder / "analysis.json").read_text("utf8")) for folder in (first, again)
+    )
+    scores = one["corpora"]["Pains"]["scores"]
+    assert scores == other["corpora"]["Pains"]["scores"]
+    assert scores["strict"]["all types"]["f"] == 1.0
+    assert other["corpora"]["Pains"]["groups"]["name in training data"]["seen"]["r"] == 1.0
+    difference = other["corpora"]["Pains"]["difference_to_other"]["all types"]
+    assert difference["difference"] == 0.0
+    assert one["corpora"]["Pains"]["calibration"]["Disease"]["spans"] == 2
+    assert {file.name for file in first.iterdir()} >= {"analysis.md", "page.html"}
+
+
+@pytest.mark.parametrize("options", [[], ["--pipeline", "a", "--predictions", "b"]])
+def test_an_analysis_is_of_one_system(tmp_path, options):
+    result = CliRunner().invoke(
+        spacy_app, ["vaner", "analyse", "gold.spacy", *options, "-o", str(tmp_path / "new")]
+    )
+    assert result.exit_code == 1
+    assert "VE445: give either --pipeline or --predictions" in result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_leakage_and_instructions_are_written_from_the_command_line(trained, tmp_path):
+    train, test = tmp_path / "pains.train.spacy", tmp_path / "pains.test.spacy"
+    for path in (train, test):
+        DocBin(docs=[gold_doc(trained)], store_user_data=True).to_disk(path)
+    table = run("leakage", tmp_path, "--train", tmp_path, "--output", tmp_path / "leak.json")
+    assert ["Pains", "Disease:", "names", "1", "1", "100.00"] in [
+        line.split() for line in table.splitlines()
+    ]
+    leak = json.loads((tmp_path / "leak.json").read_text("utf8"))["Pains"]
+    assert leak["types"]["Chemical"]["mentions_seen"] == 1
+    assert "Saved 2 rows" in run("instructions", tmp_path, tmp_path / "rows.jsonl")
