@@ -1,26 +1,42 @@
-"""A pipeline from the tagger of a training run without spaCy."""
+"""A pipeline from the tagger of a training run without spaCy, and what ships of a pipeline."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import spacy
 from spacy.language import Language
 
+from spacy_vaner.backbone.packing import round_weights
+from spacy_vaner.backbone.settings import Pretrained
+from spacy_vaner.backbone.tagger import Tagger, tagger_files
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.model import load_model_files
+from spacy_vaner.model import get_tagger, load_model_files
+from spacy_vaner.model_card import card_text, figures, read_facts, training_data
+from spacy_vaner.shipped import CARD, CARD_FACTS, write_shipped
 from spacy_vaner.training.checkpoints import BEST_FOLDER
+from spacy_vaner.training.rows_folder import RowsHeader
 from spacy_vaner.training.tagging import RECIPE_FILE
 
+_SETTINGS = ("types", "corpus", "threshold", "asking")
+_MODEL_SETTINGS = ("labelled_subwords", "max_subwords", "dropout", "window", "instruction")
 
-def assemble(run: Path, *, types: Sequence[str] | str | None = None, lang: str = "en") -> Language:
+
+def assemble(
+    run: Path,
+    *,
+    types: Sequence[str] | str | None = None,
+    lang: str = "en",
+    is_packed: bool = False,
+) -> Language:
     """Make a blank pipeline with a trained `vaner_ner`, which is asked as it was trained.
 
     run: the folder of a run, whose best tagger is taken, or a folder in it with a tagger.
     types: to ask; None = all that it was trained on, the more frequent first.
+    is_packed: round the weights to 8 bits, in which they are then saved: a quarter of the size.
     RAISES VanerError: VE529, no tagger there; VE130-VE137, its files; VE021, VE022, the types.
     """
     folder = run / BEST_FOLDER if (run / BEST_FOLDER).is_dir() else run
@@ -35,9 +51,88 @@ def assemble(run: Path, *, types: Sequence[str] | str | None = None, lang: str =
     nlp = spacy.blank(lang)
     component: Any = nlp.add_pipe("vaner_ner", config=config)
     load_model_files(component.model, files, device="cpu", precision="fp32")
+    tagger = get_tagger(component.model)
+    assert tagger is not None
+    tagger.known_types = tuple(recipe["types"])
+    if is_packed:
+        _pack(tagger)
     # Set once more: this moves the tagger to where the settings want it.
     component.precision = component.precision
     return nlp
+
+
+def ship(
+    nlp: Language,
+    output: Path,
+    *,
+    facts: Path,
+    rows: Path,
+    dev: Iterable[Path] = (),
+    test: Iterable[Path] = (),
+) -> int:
+    """Write the tagger of a pipeline as a folder that the package can carry, with its card.
+
+    Weights that are not in 8 bits are rounded to them, in the pipeline too.
+    output: its last part is the name.
+    facts: file that read_facts reads; rows: folder that the tagger was trained on.
+    dev, test: results of `python -m spacy vaner evaluate`.
+    RETURNS: the size of the folder in bytes.
+    RAISES VanerError: VE194, the output is something else; VE195, no tagger that can stand alone;
+        VE196, the files; VE523, the rows.
+    """
+    component, settings = _component_to_ship(nlp)
+    tagger = get_tagger(component.model)
+    reason = None
+    if tagger is None:
+        reason = "its vaner_ner has no weights"
+    elif tagger.reference is not None or tagger.adapter is not None or len(tagger.adapters):
+        reason = "it has adapters, and what ships is a tagger whose own weights are all trained"
+    elif tagger.known_types is None:
+        reason = "it does not say what it was trained for: take one that `vaner assemble` made"
+    if reason is not None:
+        raise VanerError(Messages.VE195.format(pipeline=nlp.meta["name"], reason=reason))
+    assert tagger is not None and tagger.known_types is not None
+    said = read_facts(facts)
+    tagger.settings = Pretrained(output.name, tagger.settings.attn_implementation)
+    _pack(tagger)
+    shipped = {key: settings[key] for key in _SETTINGS}
+    shipped["model"] = {key: settings["model"][key] for key in _MODEL_SETTINGS}
+    card = {
+        "name": output.name,
+        **said,
+        "types": list(component.types),
+        "known_types": list(tagger.known_types),
+        "asking": component.asking,
+        "n_parameters": sum(weights.numel() for weights in tagger.saved_weights().values()),
+        "data": training_data(RowsHeader.from_folder(rows)),
+        "dev": figures(dev),
+        "test": figures(test),
+    }
+    files = {
+        **tagger_files(tagger),
+        CARD_FACTS: (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf8"),
+        CARD: card_text(card).encode("utf8"),
+    }
+    write_shipped(output, files, name=output.name, settings=shipped)
+    return sum(path.stat().st_size for path in output.iterdir())
+
+
+def _component_to_ship(nlp: Language) -> tuple[Any, dict[str, Any]]:
+    """The component and what the config says of it. RAISES VanerError: VE195."""
+    names = [n for n in nlp.component_names if nlp.get_pipe_meta(n).factory == "vaner_ner"]
+    if len(names) != 1:
+        reason = f"it has {len(names)} components vaner_ner"
+        raise VanerError(Messages.VE195.format(pipeline=nlp.meta["name"], reason=reason))
+    component: Any = nlp.get_pipe(names[0])
+    # What was changed on the component is what counts.
+    changed = {key: getattr(component, key) for key in _SETTINGS}
+    changed["types"] = list(component.types)
+    return component, {**nlp.config["components"][names[0]], **changed}
+
+
+def _pack(tagger: Tagger) -> None:
+    if not tagger.is_packed:
+        round_weights(tagger)
 
 
 def _config(recipe: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The factory `vaner_ner` and its component: the whole surface towards spaCy."""
 
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,8 +28,8 @@ from spacy_vaner.adapters import (
 )
 from spacy_vaner.backbone.settings import Lora
 from spacy_vaner.decoding import above_threshold, decode
-from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.examples import check_annotation, training_rows
+from spacy_vaner.errors import Messages, VanerError, VanerWarning
+from spacy_vaner.examples import check_annotation, learned_types, training_rows
 from spacy_vaner.files import write_whole
 from spacy_vaner.gold import CorpusName, get_ask, name_for
 from spacy_vaner.predictions import Prediction, write_predictions
@@ -44,6 +46,7 @@ from spacy_vaner.settings import (
     restore_settings,
     warn_of_misspelled_types,
 )
+from spacy_vaner.shipped import default_component
 from spacy_vaner.targets import Target, loss_and_gradient
 from spacy_vaner.types import ScoredSpan
 
@@ -120,7 +123,10 @@ _AS_SET = _AsSet()
 
 _check_precision = one_of("auto", "fp32", "bf16")
 
-_default_config = Config().from_str(DEFAULT_CONFIG)
+# Once the package carries a tagger, it takes the place of the small LLaMA without weights.
+_default_config = Config().from_str(DEFAULT_CONFIG).merge({"vaner_ner": default_component()})
+# Two threads must not load it at the same time. A lock in a component could not be pickled.
+_LOADING = threading.RLock()
 
 
 @Language.factory(
@@ -239,6 +245,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         # Types that are asked since an adapter for them came, and no longer when it goes.
         self._types_of_adapters: list[str] = []
         self._misspelled: set[str] = set()
+        self._new_types: set[str] = set()
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -385,6 +392,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         asked_types = None if types is None else check_types(types)
         warn_of_misspelled_types(self, asked_types or (), self._misspelled)
         questions = [self._questions(doc, asked_types, corpus) for doc in docs]
+        self._warn_of_new_types(question.type for asked in questions for question in asked)
         answers = tagger_model.predict_probabilities(
             self.model, docs, questions, batch_subwords=self.batch_subwords
         )
@@ -405,8 +413,46 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             predictions.append(Prediction(tuple(question.type for question in asked), kept))
         return predictions
 
+    @property
+    def known_types(self) -> tuple[str, ...] | None:
+        """The types that the tagger and its adapters were trained for; None = it does not say.
+
+        Any other text can be asked for too, as a type that is new to it.
+        """
+        known = self._require_tagger().known_types
+        if known is None:
+            return None
+        return (*known, *(name for a in self.adapters for name in a.types if name not in known))
+
+    def _warn_of_new_types(self, asked: Iterable[str]) -> None:
+        """WARNS VanerWarning: VW041, once per type."""
+        known = self.known_types
+        if known is None:
+            return
+        for name in dict.fromkeys(asked):
+            if name not in known and name not in self._new_types:
+                self._new_types.add(name)
+                warnings.warn(
+                    Messages.VW041.format(types=name, known=", ".join(known)),
+                    VanerWarning,
+                    stacklevel=4,
+                )
+
+    def _load_pretrained(self) -> "Tagger | None":
+        """The tagger; the one that comes with the package is loaded when it is first needed."""
+        with _LOADING:
+            tagger = tagger_model.get_tagger(self.model)
+            if tagger is None:
+                device, precision = self._placement()
+                tagger = tagger_model.load_pretrained_tagger(
+                    self.model, device=device, precision=precision
+                )
+                if tagger is not None:
+                    self._load_configured_adapters([])
+        return tagger
+
     def _require_tagger(self) -> "Tagger":
-        tagger = tagger_model.get_tagger(self.model)
+        tagger = self._load_pretrained()
         if tagger is None:
             raise VanerError(f"{Errors.E109.format(name=self.name)} {Messages.VE017}")
         if tagger.asking != self.asking:
@@ -451,7 +497,8 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
 
         A pretrained backbone is loaded, its adapter and head are new; a small LLaMA is new
         altogether, and so is its tokenizer if model.backbone.tokenizer_path is null: it is then
-        trained on the texts of the examples.
+        trained on the texts of the examples. Training on a tagger that comes with the package goes
+        on from its weights; asked the other way than it was trained, it gets a new head.
 
         labels: the types to ask, if they are not to be those of the settings.
         RAISES VanerError: VE018, the examples are annotated for none of the types; VE033, there
@@ -500,7 +547,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "VanerNER.update")
-        self._require_tagger()
+        tagger = self._require_tagger()
         if self.adapters and not any(adapter.trainable for adapter in self.adapters):
             raise VanerError(Messages.VE034.format(types=describe(self.adapters)))
         rows: list[Row] = []
@@ -513,6 +560,9 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
                 rows.append(row)
                 targets.append(of_row)
         n_labels = sum(len(target.tags) for of_row in targets for target in of_row)
+        if tagger.known_types is not None and not self.adapters:
+            learned = [n for one in examples for n in learned_types(self.model, one, self.types)]
+            tagger.known_types = tuple(dict.fromkeys([*tagger.known_types, *learned]))
         for batch in plan_rows(rows, self.batch_subwords):
             logits, backprop = self.model.begin_update([rows[index] for index in batch])
             answers = [(rows[index], target) for index in batch for target in targets[index]]
@@ -618,6 +668,8 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
 
     def _files(self) -> dict[str, bytes]:
         """Everything that is saved: file name to content."""
+        # A saved pipeline holds its weights, whatever another version of the package carries.
+        self._load_pretrained()
         model_files = tagger_model.model_files(self.model)
         settings = {
             "configured": self._configured,

@@ -65,8 +65,7 @@ def training_rows(
     if doc.text != example.reference.text:
         raise VanerError(Messages.VE019.format(text=example.reference.text[:60]))
     gold = get_gold(example.reference) or gold_from_ents(example.reference, types, label_map)
-    annotated = {*gold.types, *gold.partial}
-    asked = [name for name in types if name in annotated and learns(model, name)]
+    asked = learned_types(model, example, types)
     if not asked:
         return
     reading = read_document(model, doc)
@@ -79,6 +78,13 @@ def training_rows(
         for row, of_row in zip(rows, zip(*targets, strict=True), strict=True):
             if any(len(target.tags) for target in of_row):
                 yield row, list(of_row)
+
+
+def learned_types(model: TaggerModel, example: Example, types: Sequence[str]) -> list[str]:
+    """Those of the types that an example is annotated for and that training changes."""
+    gold = get_gold(example.reference)
+    annotated = types if gold is None else (*gold.types, *gold.partial)
+    return [name for name in types if name in annotated and learns(model, name)]
 
 
 def _targets(model: TaggerModel, reading: Reading, gold: Gold, name: str) -> list[Target]:

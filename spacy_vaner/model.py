@@ -20,13 +20,20 @@ from thinc.api import CupyOps, Model, Optimizer, Shim, get_current_ops
 from thinc.types import FloatsXd
 
 from spacy_vaner.backbone.batching import padded_length
-from spacy_vaner.backbone.settings import HFBackbone, Lora, SmallLlama, check_trainable
+from spacy_vaner.backbone.settings import (
+    HFBackbone,
+    Lora,
+    Pretrained,
+    SmallLlama,
+    check_trainable,
+)
 from spacy_vaner.decoding import FloatArray, softmax
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.instructions import Instruction
 from spacy_vaner.optimizer import AdamW
 from spacy_vaner.pieces import IntArray
 from spacy_vaner.reading import Question, Reading, Row, encode_document, plan_rows
+from spacy_vaner.shipped import read_shipped
 
 if TYPE_CHECKING:
     from spacy_vaner.backbone.joint import Asked
@@ -95,6 +102,14 @@ def small_llama(
     )
 
 
+def pretrained(name: str, attn_implementation: Literal["eager", "sdpa"] = "sdpa") -> Pretrained:
+    """A tagger that comes with the package: backbone and head, ready to use and to train on.
+
+    name: its name in the package, or a folder that `python -m spacy vaner ship` wrote.
+    """
+    return Pretrained(name=name, attn_implementation=attn_implementation)
+
+
 def lora(
     rank: int = 12,
     alpha: float = 32.0,
@@ -120,7 +135,7 @@ def lora(
 def build_vaner_tagger(
     window: Callable[[Iterable[Doc]], list[list[Any]]],
     instruction: Callable[[str, str | None], str],
-    backbone: HFBackbone | SmallLlama,
+    backbone: HFBackbone | SmallLlama | Pretrained,
     adapter: Lora | None = None,
     labelled_subwords: Literal["first", "all"] = "first",
     max_subwords: int = 384,
@@ -131,7 +146,7 @@ def build_vaner_tagger(
 
     window: a span getter. Ours, or one of spacy-transformers' (strided, sentence, document).
     instruction: a template that asks for a type.
-    backbone: hf_backbone or small_llama.
+    backbone: hf_backbone, small_llama or pretrained.
     adapter: LoRA, or null to train all parameters of the backbone.
     labelled_subwords: whether the loss is on the first subword of a unit or on all of them;
         prediction reads the first.
@@ -485,11 +500,15 @@ def initialize_tagger(
 ) -> None:
     """Make new weights: adapter and head, and the backbone itself where it is not pretrained.
 
+    A pretrained tagger keeps its head, unless it is for asking otherwise.
     asking: "per_type" or "joint", which the head is made for.
     texts: to train the tokenizer of a small LLaMA that has none.
     """
     from spacy_vaner.backbone.tagger import build_tagger
 
+    if isinstance(model.attrs["backbone"], Pretrained):
+        _take_pretrained(model, asking=asking, device=device, precision=precision, seed=seed)
+        return
     tagger = build_tagger(
         model.attrs["backbone"],
         model.attrs["adapter"],
@@ -499,6 +518,38 @@ def initialize_tagger(
         precision=precision,
         seed=seed,
         texts=texts,
+    )
+    set_tagger(model, tagger)
+
+
+def load_pretrained_tagger(
+    model: TaggerModel, *, device: str, precision: str
+) -> Optional["Tagger"]:
+    """Load the tagger that comes with the package, where the model stands on one.
+
+    RETURNS: the tagger in use; None where weights have to be made or loaded otherwise.
+    """
+    if get_tagger(model) is None and isinstance(model.attrs["backbone"], Pretrained):
+        _take_pretrained(model, asking=None, device=device, precision=precision, seed=0)
+    return get_tagger(model)
+
+
+def _take_pretrained(
+    model: TaggerModel, *, asking: str | None, device: str, precision: str, seed: int
+) -> None:
+    from spacy_vaner.backbone.tagger import tagger_over
+
+    settings = model.attrs["backbone"]
+    tagger = tagger_over(
+        read_shipped(settings.name),
+        settings,
+        model.attrs["adapter"],
+        dropout=model.attrs["dropout"],
+        question_width=model.attrs["question_width"] if asking == "joint" else None,
+        asking=asking,
+        device=device,
+        precision=precision,
+        seed=seed,
     )
     set_tagger(model, tagger)
 

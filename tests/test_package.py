@@ -24,10 +24,10 @@ NAMES = json.loads((ROOT / "tests/data/registered_names.json").read_text("utf8")
 LAYERS = (
     {"types", "errors", "files"},
     {"backbone", "corpora", "decoding", "gold", "instructions", "knowledge", "metrics", "pieces"}
-    | {"predictions", "scorer", "settings", "windows"},
+    | {"predictions", "scorer", "settings", "shipped", "windows"},
     {"training"},
     {"adapters", "examples", "model", "optimizer", "reader", "reading", "rows", "targets"},
-    {"assembly", "component"},
+    {"assembly", "component", "model_card"},
     {"evaluation", "annotation"},
     {"cli"},
 )

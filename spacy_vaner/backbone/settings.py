@@ -100,7 +100,29 @@ class SmallLlama:
         return {"kind": "small_llama", **asdict(self)}
 
 
-Backbone = HFBackbone | SmallLlama
+@dataclass(frozen=True)
+class Pretrained:
+    """The tagger that comes with the package, or another that `python -m spacy vaner ship` wrote.
+
+    name: of one that comes with the package, or a folder.
+    attn_implementation: as for HFBackbone.
+    RAISES VanerError: VE101, a value outside its range.
+    """
+
+    name: str
+    attn_implementation: str = "sdpa"
+
+    def __post_init__(self) -> None:
+        _check(bool(self.name), "backbone.name", self.name, "the name of a tagger, or a folder")
+        _check_choice(
+            "backbone.attn_implementation", self.attn_implementation, ATTENTION_IMPLEMENTATIONS
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        return {"kind": "pretrained", **asdict(self)}
+
+
+Backbone = HFBackbone | SmallLlama | Pretrained
 
 
 @dataclass(frozen=True)
@@ -163,13 +185,14 @@ def check_trainable(backbone: Backbone, adapter: Lora | None) -> None:
 
 
 def backbone_from_dict(data: Mapping[str, object]) -> Backbone:
-    """Undo `to_dict` of either kind of backbone.
+    """Undo `to_dict` of any kind of backbone.
 
     RAISES VanerError: VE102, an unknown kind or key; VE101.
     """
-    kinds: dict[object, type[HFBackbone] | type[SmallLlama]] = {
+    kinds: dict[object, type[HFBackbone] | type[SmallLlama] | type[Pretrained]] = {
         "hf": HFBackbone,
         "small_llama": SmallLlama,
+        "pretrained": Pretrained,
     }
     values = {key: value for key, value in data.items() if key != "kind"}
     kind = kinds.get(data.get("kind"))

@@ -3,6 +3,7 @@
 Saved files (docs/formats.md, section 7): "tagger.json" describes, "weights.safetensors" holds
 "head.*", "adapter.*" and, where the backbone is stored, "backbone.*"; with a stored backbone come
 the tokenizer's files. A pretrained backbone under an adapter is frozen, so it is referred to.
+The tagger that comes with the package, and what stands on it, is stored in 8 bits (packing.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ..errors import Messages, VanerError, VanerWarning
-from . import lora, quantization
+from . import lora, packing, quantization
 from .adapters import Adapter, AdapterList
 from .attention import ENCODERS, first_position, forward_arguments, self_check
 from .device import choose_device, choose_precision
@@ -45,6 +46,7 @@ from .settings import (
     Backbone,
     HFBackbone,
     Lora,
+    Pretrained,
     SmallLlama,
     backbone_from_dict,
     check_trainable,
@@ -53,7 +55,8 @@ from .settings import (
 from .tokenizer import SubwordTokenizer, train_bpe
 from .word_features import word_embedding
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, PACKED_VERSION = 1, 2
+"""Of a saved tagger; the second where weights are packed, so that older versions refuse them."""
 LABELS = ("O", "B", "I")
 """The columns of the tagger's output."""
 
@@ -73,6 +76,8 @@ class Tagger(nn.Module):
     dropout: between state and head, in training.
     question_width: of a head for joint asking; None = a head that answers the instruction of a row.
     precision: "fp32" (computes in the parameters' dtype) or "bf16" (autocast); may be changed.
+    is_packed: what 8 bits hold is saved in them.
+    known_types: what it was trained for; None = it does not say.
     SOURCE: VANER, section 3.3, equations 2-4; differs: padding is masked.
     """
 
@@ -102,6 +107,8 @@ class Tagger(nn.Module):
         self.backbone: nn.Module = lora.add_adapter(decoder, adapter) if adapter else decoder
         self.dropout = nn.Dropout(dropout)
         self.head = _new_head(self.hidden_size, question_width)
+        self.is_packed = False
+        self.known_types: tuple[str, ...] | None = None
         self._originals: lora.Originals | None = None
         self.precision = precision
         self.adapters = AdapterList(self)
@@ -302,7 +309,7 @@ class Tagger(nn.Module):
 
     @property
     def _backbone_name(self) -> str:
-        name = self.settings.name if isinstance(self.settings, HFBackbone) else "small_llama"
+        name = "small_llama" if isinstance(self.settings, SmallLlama) else self.settings.name
         return f"{name} ({self.config.model_type})"
 
     def saved_parameters(self) -> dict[str, nn.Parameter]:
@@ -325,7 +332,7 @@ class Tagger(nn.Module):
 
 
 def build_tagger(
-    settings: Backbone,
+    settings: HFBackbone | SmallLlama,
     adapter: Lora | None,
     *,
     dropout: float = 0.1,
@@ -378,9 +385,10 @@ def tagger_files(tagger: Tagger) -> dict[str, bytes]:
 
     A merged adapter is saved as it was before merging.
     """
-    weights = save_tensors(tagger.saved_weights())
+    tensors = tagger.saved_weights()
+    weights = save_tensors(packing.pack(tensors) if tagger.is_packed else tensors)
     description: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
+        "format_version": PACKED_VERSION if tagger.is_packed else FORMAT_VERSION,
         "backbone": tagger.settings.to_dict(),
         "backbone_reference": tagger.reference,
         "adapter": tagger.adapter.to_dict() if tagger.adapter else None,
@@ -391,11 +399,16 @@ def tagger_files(tagger: Tagger) -> dict[str, bytes]:
     }
     if isinstance(tagger.head, JointHead):
         description["head"]["question_width"] = tagger.head.width
+    if tagger.known_types is not None:
+        description["known_types"] = list(tagger.known_types)
     files = {_WEIGHTS: weights}
     if tagger.reference is None:
         files.update(tagger.tokenizer.to_files())
-        if isinstance(tagger.settings, HFBackbone):
-            description["backbone_config"] = json.loads(tagger.config.to_json_string(False))
+        if not isinstance(tagger.settings, SmallLlama):
+            config = json.loads(tagger.config.to_json_string(False))
+            # Where it was when it was trained; the settings say so where that is of use.
+            config.pop("_name_or_path", None)
+            description["backbone_config"] = config
     files[_DESCRIPTION] = json.dumps(description, indent=2, sort_keys=True).encode("utf8")
     return {**files, **tagger.adapters.files()}
 
@@ -425,7 +438,7 @@ def tagger_from_files(
         reference = description["backbone_reference"]
         dropout = float(description["head"]["dropout"])
         width = description["head"].get("question_width")
-        sha256, tokenizer_fingerprint = description["weights_sha256"], description["tokenizer"]
+        sha256 = description["weights_sha256"]
     except (KeyError, TypeError, AttributeError) as error:
         raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
     if isinstance(settings, HFBackbone) and isinstance(backbone, HFBackbone):
@@ -433,7 +446,7 @@ def tagger_from_files(
         if saved.quantization != settings.quantization:
             message = Messages.VW151.format(saved=saved.quantization, now=settings.quantization)
             warnings.warn(message, VanerWarning, stacklevel=2)
-    elif isinstance(settings, SmallLlama) and isinstance(backbone, SmallLlama):
+    elif isinstance(backbone, (SmallLlama, Pretrained)) and type(backbone) is type(settings):
         settings = replace(settings, attn_implementation=backbone.attn_implementation)
     check_trainable(settings, adapter)
     tensors = _read_weights(files, sha256)
@@ -446,14 +459,8 @@ def tagger_from_files(
         _check_fingerprints(reference, _fingerprints(folder, tokenizer), folder)
         make_decoder = partial(load_pretrained, folder, settings)
     else:
-        tokenizer = SubwordTokenizer.from_files(files)
-        if tokenizer.fingerprint() != tokenizer_fingerprint:
-            raise VanerError(Messages.VE137)
-        if isinstance(settings, HFBackbone):
-            config = _saved_config(description)
-        else:
-            config = small_llama_config(settings, tokenizer.n_tokens)
-        make_decoder = partial(fresh_decoder, config, settings.attn_implementation)
+        tokenizer = _stored_tokenizer(files, description)
+        make_decoder = _stored_decoder(description, settings, tokenizer)
     tagger = _assemble(
         make_decoder,
         tokenizer=tokenizer,
@@ -466,9 +473,61 @@ def tagger_from_files(
         device=device,
         seed=0,
     )
-    _set_weights(tagger, tensors)
+    _set_weights(tagger, tensors, tagger.saved_parameters())
+    _set_facts(tagger, description)
     tagger.check_attention()
     tagger.adapters.load(files)
+    return tagger.eval()
+
+
+def tagger_over(
+    files: Mapping[str, bytes],
+    settings: Pretrained,
+    adapter: Lora | None,
+    *,
+    dropout: float,
+    question_width: int | None,
+    asking: str | None = None,
+    device: torch.device | str,
+    precision: str,
+    seed: int = 0,
+) -> Tagger:
+    """Make a tagger that goes on from a saved one which stores its backbone.
+
+    files: as `tagger_files` gives them.
+    settings: what the new tagger says that it stands on.
+    adapter: a fresh one over its backbone, which is then frozen; None = all of it is trainable.
+    question_width: of a new head, where one is made for joint asking.
+    asking: "joint" or "per_type"; None = as the saved tagger. Where that asks the other way, only
+        its backbone is taken, and the head is new.
+    RAISES VanerError: VE130-VE135, VE137, the files; VE127, the adapter.
+    """
+    description = _read_description(files)
+    try:
+        saved_width = description["head"].get("question_width")
+        sha256 = description["weights_sha256"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
+    keeps_head = asking is None or (asking == "joint") == (saved_width is not None)
+    tensors = _read_weights(files, sha256)
+    tokenizer = _stored_tokenizer(files, description)
+    tagger = _assemble(
+        _stored_decoder(description, settings, tokenizer),
+        tokenizer=tokenizer,
+        settings=settings,
+        adapter=adapter,
+        reference=None,
+        dropout=dropout,
+        question_width=saved_width if keeps_head else question_width,
+        precision=precision,
+        device=device,
+        seed=seed,
+    )
+    taken = ("backbone.", "head.") if keeps_head else ("backbone.",)
+    places = {n: p for n, p in tagger.saved_parameters().items() if n.startswith(taken)}
+    _set_weights(tagger, {n: t for n, t in tensors.items() if n.startswith(taken)}, places)
+    _set_facts(tagger, description)
+    tagger.check_attention()
     return tagger.eval()
 
 
@@ -479,7 +538,7 @@ def set_tagger_weights(tagger: Tagger, files: Mapping[str, bytes]) -> None:
     RAISES VanerError: VE130-VE135.
     """
     tensors = _read_weights(files, _read_description(files).get("weights_sha256"))
-    _set_weights(tagger, tensors)
+    _set_weights(tagger, tensors, tagger.saved_parameters())
     tagger.forget_questions()
 
 
@@ -552,6 +611,26 @@ def _small_llama_tokenizer(settings: SmallLlama, texts: Iterable[str] | None) ->
     return train_bpe(texts, vocab_size=settings.vocab_size)
 
 
+def _stored_tokenizer(
+    files: Mapping[str, bytes], description: Mapping[str, Any]
+) -> SubwordTokenizer:
+    tokenizer = SubwordTokenizer.from_files(files)
+    if tokenizer.fingerprint() != description.get("tokenizer"):
+        raise VanerError(Messages.VE137)
+    return tokenizer
+
+
+def _stored_decoder(
+    description: Mapping[str, Any], settings: Backbone, tokenizer: SubwordTokenizer
+) -> Callable[[], nn.Module]:
+    """How to make the decoder of a tagger that stores its backbone."""
+    if isinstance(settings, SmallLlama):
+        config = small_llama_config(settings, tokenizer.n_tokens)
+    else:
+        config = _saved_config(description)
+    return partial(fresh_decoder, config, settings.attn_implementation)
+
+
 def _saved_config(description: Mapping[str, Any]) -> DecoderConfig:
     try:
         return config_from_json(description["backbone_config"])
@@ -586,8 +665,8 @@ def _read_description(files: Mapping[str, bytes]) -> dict[str, Any]:
         version = description["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
-    if version != FORMAT_VERSION:
-        raise VanerError(Messages.VE132.format(version=version, known=FORMAT_VERSION))
+    if version not in (FORMAT_VERSION, PACKED_VERSION):
+        raise VanerError(Messages.VE132.format(version=version, known=PACKED_VERSION))
     checked: dict[str, Any] = description
     return checked
 
@@ -600,12 +679,19 @@ def _read_weights(files: Mapping[str, bytes], sha256: object) -> dict[str, Tenso
         tensors: dict[str, Tensor] = load_tensors(weights)
     except (SafetensorError, ValueError, KeyError) as error:
         raise VanerError(Messages.VE134.format(file=_WEIGHTS, error=error)) from None
-    return tensors
+    return packing.unpack(tensors)
 
 
-def _set_weights(tagger: Tagger, tensors: Mapping[str, Tensor]) -> None:
-    """Copy saved tensors into the tagger; every tensor has to have its place and its shape."""
-    places = tagger.saved_parameters()
+def _set_facts(tagger: Tagger, description: Mapping[str, Any]) -> None:
+    tagger.is_packed = description["format_version"] == PACKED_VERSION
+    known_types = description.get("known_types")
+    tagger.known_types = None if known_types is None else tuple(map(str, known_types))
+
+
+def _set_weights(
+    tagger: Tagger, tensors: Mapping[str, Tensor], places: Mapping[str, nn.Parameter]
+) -> None:
+    """Put saved tensors into their places; each has to have one, of its shape."""
     wrong = [
         f"{name}: {tuple(tensors[name].shape) if name in tensors else 'missing'} instead of "
         f"{tuple(places[name].shape) if name in places else 'nothing'}"

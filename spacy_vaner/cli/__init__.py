@@ -38,7 +38,7 @@ from spacy_vaner.cli.pretrain import (
     pretrain_command,
     protected_runs_command,
 )
-from spacy_vaner.cli.rows import assemble_command, rows_command
+from spacy_vaner.cli.rows import assemble_command, rows_command, ship_command
 from spacy_vaner.cli.spacy_vectors import spacy_vectors_command
 from spacy_vaner.cli.thresholds import thresholds_command
 from spacy_vaner.cli.tokenizer import tokenizer_command
@@ -95,6 +95,7 @@ vaner_app.command("prepare", no_args_is_help=True)(prepare_command)
 vaner_app.command("pretrain", no_args_is_help=True)(pretrain_command)
 vaner_app.command("rows", no_args_is_help=True)(rows_command)
 vaner_app.command("assemble", no_args_is_help=True)(assemble_command)
+vaner_app.command("ship", no_args_is_help=True)(ship_command)
 vaner_app.command("evaluate", no_args_is_help=True)(evaluate_command)
 vaner_app.command("benchmark", no_args_is_help=True)(benchmark_command)
 vaner_app.command("spacy-vectors", no_args_is_help=True)(spacy_vectors_command)
