@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +82,7 @@ class Pretraining:
         self.decoder.to(self.device)
         self.parameters = {n: p for n, p in self.decoder.named_parameters() if p.requires_grad}
         self.rates: dict[str, float] = {}
-        model = LanguageModel(self.decoder)
-        self.model: Callable[..., Tensor] = torch.compile(model) if config.compile else model
+        self.model = LanguageModel(self.decoder, compile=config.compile)
 
         def batches(split: str) -> Batches:
             return Batches(

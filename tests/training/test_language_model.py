@@ -9,11 +9,13 @@ import torch
 
 from spacy_vaner.backbone import HFBackbone, SmallLlama, SubwordTokenizer, build_tagger
 from spacy_vaner.errors import VanerError
+from spacy_vaner.training import language_model
 from spacy_vaner.training.checkpoints import write_folder
 from spacy_vaner.training.language_model import (
     LanguageModel,
     backbone_files,
     flops_per_subword,
+    linear_cross_entropy,
     make_decoder,
     set_weights,
 )
@@ -99,3 +101,40 @@ def test_operations_are_those_that_torch_counts(tokenizer: SubwordTokenizer) -> 
     ours = 32 * flops_per_subword(model.decoder, row_subwords=16, predicted_share=0.25)
     # Norms and rotary positions are ours and not torch's; the first layer's input has a gradient.
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_loss_in_pieces_is_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setitem(language_model._LOGITS_AT_ONCE, "cpu", 3 * 50)
+    generator = torch.Generator().manual_seed(0)
+    states, table = (torch.randn(n, 16, generator=generator).requires_grad_() for n in (7, 50))
+    targets = torch.randint(0, 50, (7,), generator=generator)
+    expected = torch.nn.functional.cross_entropy(states @ table.T, targets, reduction="sum")
+    wanted = torch.autograd.grad(3 * expected, (states, table))
+    with language_model.autocast(torch.device("cpu"), precision):
+        loss = linear_cross_entropy(states, table, targets)
+    found = torch.autograd.grad(3 * loss, (states, table))
+    tolerance = {"fp32": 1e-5, "bf16": 3e-2}[precision]
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
+    for ours, plain in zip(found, wanted, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - plain).abs().max() <= tolerance * plain.abs().max()
+
+
+def test_a_last_layer_that_is_computed_in_part_gives_the_same_gradients(
+    tokenizer: SubwordTokenizer,
+) -> None:
+    whole, part = decoder(tokenizer), decoder(tokenizer)
+    ids = torch.randint(0, tokenizer.n_tokens, (2, 16))
+    positions, targets = torch.tensor([1, 9, 20]), torch.tensor([3, 4, 5])
+    states = whole(  # as LanguageModel does, but for the choice
+        input_ids=ids, attention_mask=torch.zeros(2, 1, 16, 16), use_cache=False
+    ).last_hidden_state
+    logits = states.flatten(0, 1)[positions] @ whole.get_input_embeddings().weight.T
+    torch.nn.functional.cross_entropy(logits, targets, reduction="sum").backward()
+    LanguageModel(part)(ids, positions, targets, False).backward()
+    for (name, ours), plain in zip(part.named_parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(ours.grad, plain.grad, atol=1e-5), name
