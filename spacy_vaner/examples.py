@@ -95,7 +95,9 @@ def _targets(model: TaggerModel, reading: Reading, gold: Gold, name: str) -> lis
         gold.masked,
         is_complete=name in gold.types,
     )
-    return make_targets(reading, tags, labelled_subwords=model.attrs["labelled_subwords"])
+    return make_targets(
+        reading, tags, labelled_subwords=model.attrs["labelled_subwords"], weight=gold.weight
+    )
 
 
 def _corpus_in_training(doc: Doc, gold: Gold, name: str, corpus: CorpusName) -> str | None:

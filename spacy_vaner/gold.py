@@ -35,9 +35,10 @@ class Gold:
     mentions: tuple[Mention, ...] = ()
     masked: tuple[Offsets, ...] = ()
     alternatives: tuple[Mention, ...] = ()
+    weight: float = 1.0
 
     def to_user_data(self) -> dict[str, Any]:
-        """Plain values for `doc.user_data["vaner"]`; `alternatives` only where there are any."""
+        """Plain values for `doc.user_data["vaner"]`; what is as usual is left out at the end."""
         data: dict[str, Any] = {
             "corpus": self.corpus,
             "id": self.id,
@@ -50,6 +51,8 @@ class Gold:
         }
         if self.alternatives:
             data["alternatives"] = _rows(self.alternatives)
+        if self.weight != 1:
+            data["weight"] = self.weight
         return data
 
 
@@ -74,6 +77,7 @@ def get_gold(doc: Doc) -> Gold | None:
             mentions=_mentions(data.get("mentions", ())),
             masked=tuple((int(start), int(end)) for start, end in data.get("masked", ())),
             alternatives=_mentions(data.get("alternatives", ())),
+            weight=float(data.get("weight", 1.0)),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise VanerError(Messages.VE015.format(error=error, text=doc.text[:60])) from error
@@ -107,7 +111,7 @@ class Ask(TypedDict, total=False):
 
 
 def set_ask(doc: Doc, ask: Ask) -> None:
-    """Write what prediction is to ask of this document; for readers and evaluation only."""
+    """Write what prediction is to ask of this document; for readers, evaluation, the server."""
     doc.user_data[KEY] = {**(doc.user_data.get(KEY) or {}), "ask": dict(ask)}
 
 
@@ -119,10 +123,17 @@ def get_ask(doc: Doc) -> Ask:
 
 def types_of_pipeline(nlp: Language) -> set[str] | None:
     """The types that the vaner_ner components of a pipeline ask; None if it has none."""
-    components: list[Any] = [
-        pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "vaner_ner"
-    ]
+    components = _components(nlp)
     return {name for pipe in components for name in pipe.types} if components else None
+
+
+def asks_jointly(nlp: Language) -> bool:
+    """Whether a vaner_ner component of a pipeline asks all types in one pass."""
+    return any(pipe.asking == "joint" for pipe in _components(nlp))
+
+
+def _components(nlp: Language) -> list[Any]:
+    return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "vaner_ner"]
 
 
 def unannotated_copy(doc: Doc) -> Doc:

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -17,7 +18,17 @@ from spacy.vocab import Vocab
 from spacy_vaner.corpora.docbins import find_files, read_docs
 from spacy_vaner.corpora.guard import PROTECTED_FILE, GuardCounts, ProtectedIndex
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.gold import KEY, Ask, get_gold, set_ask, types_of_pipeline, unannotated_copy
+from spacy_vaner.gold import (
+    KEY,
+    Ask,
+    asks_jointly,
+    get_gold,
+    set_ask,
+    types_of_pipeline,
+    unannotated_copy,
+)
+from spacy_vaner.knowledge.candidates import SentenceCandidates, document_keys
+from spacy_vaner.knowledge.examples import DbrRows
 
 logger = logging.getLogger("spacy_vaner")
 
@@ -31,6 +42,7 @@ def corpus_reader(
     seed: int = 0,
     limit: int = 0,
     protect: str | list[str] | None = None,
+    dbr: DbrRows | None = None,
 ) -> "Corpus":
     """Read converted corpora.
 
@@ -45,6 +57,7 @@ def corpus_reader(
     protect: files of the protected splits, or folders of them; documents of the training files
         that hold protected text are left out, protected sentences give no loss. Of a folder that
         `convert` filled, what protected the conversion (protected.msgpack).
+    dbr: rows of names after each document (`spacy-vaner.dbr_rows.v1`); null = none.
     """
     return Corpus(
         _as_list(paths),
@@ -55,6 +68,7 @@ def corpus_reader(
         seed=seed,
         limit=limit,
         protect=_as_list(protect),
+        dbr=dbr,
     )
 
 
@@ -83,6 +97,7 @@ class Corpus:
         seed: int,
         limit: int,
         protect: Sequence[str],
+        dbr: DbrRows | None = None,
     ) -> None:
         if not 0 <= drop_corpus <= 1:
             raise VanerError(Messages.VE303.format(drop_corpus=drop_corpus))
@@ -98,34 +113,64 @@ class Corpus:
         self.seed = seed
         self.limit = limit
         self.protect = list(protect)
+        self.dbr = dbr
         self.guard_counts = GuardCounts()
         self._next_epoch = 0
-        self._documents: list[tuple[Doc, float]] = []
+        self._documents: list[tuple[_Document, float]] = []
         self._vocab: Vocab | None = None
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
         """Read one epoch.
 
         RAISES VanerError: VE301, VE302, a path without files; VE305, no path; VE306, no document
-            left; VE202, a file that is not of this form.
+            left; VE202, a file that is not of this form; VE608, VE609, VE621, VE622, VE624, VE625,
+            VE626, of `dbr`.
         """
         if self._vocab is not nlp.vocab:
             self._documents = list(self._read(nlp.vocab))
             self._vocab = nlp.vocab
-        draw = random.Random(f"{self.seed}/{self._next_epoch}")
+        epoch = self._next_epoch
+        draw = random.Random(f"{self.seed}/{epoch}")
         self._next_epoch += 1
         chosen = [doc for doc, weight in self._documents for _ in range(_times(weight, draw))]
         if self.shuffle:
             draw.shuffle(chosen)
         # Who asks types by name; the annotation of a document may hold others.
         known = types_of_pipeline(nlp) or set()
-        return self._examples(chosen[: self.limit or None], known, draw)
+        return self._examples(nlp, chosen[: self.limit or None], known, epoch, draw)
 
     def _examples(
-        self, documents: list[Doc], known: set[str], draw: random.Random
+        self,
+        nlp: Language,
+        documents: list["_Document"],
+        known: set[str],
+        epoch: int,
+        draw: random.Random,
     ) -> Iterator[Example]:
-        for doc in documents:
-            yield self._example(doc, known, name_corpus=draw.random() >= self.drop_corpus)
+        jointly = asks_jointly(nlp)
+        # A generator of its own: the documents are the same ones with rows of names and without.
+        draw_rows = random.Random(f"{self.seed}/{epoch}/dbr")
+        for document in documents:
+            name_corpus = draw.random() >= self.drop_corpus
+            yield self._example(document.doc, known, name_corpus=name_corpus)
+            gold = get_gold(document.doc)
+            if self.dbr is None or gold is None:
+                continue
+            for doc in self.dbr.docs(
+                nlp,
+                document.sentences,
+                [name for name in (*gold.types, *gold.partial) if name in known],
+                jointly=jointly,
+                seed=self.seed,
+                epoch=epoch,
+                draw=draw_rows,
+            ):
+                # As in the paper, names are asked without a corpus name.
+                yield self._example(doc, known, name_corpus=False)
+        if self.dbr is not None:
+            logger.debug(
+                "DBR rows so far: %d; names too long: %d", self.dbr.n_rows, self.dbr.n_left_out
+            )
 
     def _example(self, reference: Doc, known: set[str], *, name_corpus: bool) -> Example:
         predicted = unannotated_copy(reference)
@@ -139,14 +184,17 @@ class Corpus:
             set_ask(predicted, ask)
         return Example(predicted, reference)
 
-    def _read(self, vocab: Vocab) -> Iterator[tuple[Doc, float]]:
+    def _read(self, vocab: Vocab) -> Iterator[tuple["_Document", float]]:
         if not self.paths:
             raise VanerError(Messages.VE305)
         index = self._protected()
         total_weight = 0.0
         unused_weights = set(self.weights)
-        for path in find_files(self.paths, split=self.split):
-            for doc in read_docs(path, vocab):
+        files = find_files(self.paths, split=self.split)
+        if self.dbr is not None:
+            self.dbr.open(files)
+        for path in files:
+            for *key, doc in document_keys(read_docs(path, vocab), path):
                 gold = get_gold(doc)
                 if index is not None:
                     verdict = index.check(doc)
@@ -164,13 +212,22 @@ class Corpus:
                 unused_weights -= {stem, corpus}
                 weight = self.weights.get(stem, self.weights.get(corpus or "", 1.0))
                 total_weight += weight
-                yield doc, weight
+                sentences = self._sentences(doc, path, key)
+                yield _Document(doc, sentences), weight
         if unused_weights:
             raise VanerError(Messages.VE308.format(names=sorted(unused_weights)))
         if not total_weight:
             raise VanerError(Messages.VE306.format(paths=", ".join(self.paths)))
         if index is not None:
             logger.info("Leakage guard: %s", self.guard_counts.to_dict())
+
+    def _sentences(self, doc: Doc, path: Path, key: Sequence[str]) -> list[SentenceCandidates]:
+        """The sentences of a document that rows of names are drawn for."""
+        gold = get_gold(doc)
+        if self.dbr is None or gold is None:
+            return []
+        corpus, document = key
+        return self.dbr.sentences(path, (corpus, document), gold.masked)
 
     def _protected(self) -> ProtectedIndex | None:
         if not self.protect:
@@ -198,6 +255,13 @@ class Corpus:
         for path in indexes:
             index.update(ProtectedIndex.from_file(path))
         return index
+
+
+class _Document(NamedTuple):
+    """A document, and its sentences with the names that are like their phrases."""
+
+    doc: Doc
+    sentences: list[SentenceCandidates]
 
 
 def _times(weight: float, draw: random.Random) -> int:

@@ -23,7 +23,6 @@ from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.files import write_whole
 from spacy_vaner.gold import Gold, get_gold
 from spacy_vaner.knowledge.candidates import (
-    Key,
     SentenceCandidates,
     candidates_of,
     document_keys,
@@ -227,12 +226,9 @@ def _annotation_of(doc: Doc) -> Gold | None:
 
 
 def _sentences(
-    path: Path, candidates: Mapping[Key, SentenceCandidates]
+    path: Path, by_document: Mapping[tuple[str, str], Sequence[SentenceCandidates]]
 ) -> Iterator[list[SentenceCandidates]]:
     """Per document of a file that is not left out, its sentences; without the masked ones."""
-    by_document: dict[tuple[str, str], list[SentenceCandidates]] = {}
-    for key, sentence in candidates.items():
-        by_document.setdefault((key.corpus, key.document), []).append(sentence)
     for corpus, document, doc in document_keys(read_docs(path), path):
         gold = _annotation_of(doc)
         if gold is not None:

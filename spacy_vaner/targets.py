@@ -18,10 +18,12 @@ class Target(NamedTuple):
 
     positions: (labels,), indices into the row's input_ids.
     tags: (labels,), O, B or I.
+    weight: of the loss of its labels.
     """
 
     positions: IntArray
     tags: IntArray
+    weight: float = 1.0
 
 
 class GoldTags(NamedTuple):
@@ -70,7 +72,9 @@ def gold_tags(
     return GoldTags(tags, counts)
 
 
-def make_targets(reading: Reading, gold: GoldTags, *, labelled_subwords: str) -> list[Target]:
+def make_targets(
+    reading: Reading, gold: GoldTags, *, labelled_subwords: str, weight: float = 1.0
+) -> list[Target]:
     """What the rows of a reading should be labelled, in the order of its windows.
 
     labelled_subwords: "first" or "all" subwords of a unit.
@@ -85,14 +89,14 @@ def make_targets(reading: Reading, gold: GoldTags, *, labelled_subwords: str) ->
             gold.tags[units],
             which=labelled_subwords,
         )
-        targets.append(Target(positions - start, tags))
+        targets.append(Target(positions - start, tags, weight))
     return targets
 
 
 def loss_and_gradient(
     logits: FloatArray, rows: Sequence[Row], targets: Sequence[Target], n_labels: int
 ) -> tuple[float, FloatArray]:
-    """Cross-entropy over the labelled subwords, divided by n_labels (of the whole update).
+    """Weighed cross-entropy over the labelled subwords, divided by n_labels (of the whole update).
 
     logits: (rows, longest row, 3).
     RETURNS: loss and its gradient, of the shape of logits.
@@ -103,7 +107,8 @@ def loss_and_gradient(
         positions = target.positions + row.text_start
         probabilities = softmax(logits[line, positions])
         picked = np.arange(len(positions)), target.tags
-        loss -= float(np.log(np.maximum(probabilities[picked], 1e-38)).sum())
+        logs = np.log(np.maximum(probabilities[picked], 1e-38))
+        loss -= target.weight * float(logs.sum())
         probabilities[picked] -= 1.0
-        gradient[line, positions] = probabilities / n_labels
+        gradient[line, positions] = probabilities * (target.weight / n_labels)
     return loss / n_labels, gradient

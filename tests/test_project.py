@@ -22,7 +22,16 @@ from thinc.api import Config
 ROOT = Path(__file__).parent.parent
 PROJECT = ROOT / "project"
 CONFIGS = sorted((PROJECT / "configs").glob("*.cfg"))
-RESULTS = ("converted", "tokenizers", "training", "metrics", "assets", "project.lock")
+RESULTS = (
+    "converted",
+    "knowledge",
+    "tokenizers",
+    "training",
+    "metrics",
+    "benchmarks",
+    "assets",
+    "project.lock",
+)
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
@@ -102,7 +111,8 @@ def test_steps_of_other_settings_write_to_other_places() -> None:
         steps = project_config(**variables)["commands"]
         return {path for step in steps for path in step["outputs"] if step["name"] != "unpack"}
 
-    kept = {"seed": {"converted", "tokenizers"}, "config": {"converted", "tokenizers"}}
+    of_data = {"converted", "knowledge", "tokenizers"}
+    kept = {"seed": of_data, "config": of_data}
     for variable, value in (("corpora", "A,B"), ("view", "x"), ("seed", 7), ("config", "small")):
         shared = outputs() & outputs(**{variable: value})
         shared -= {path for path in shared if path.startswith("converted/NCBI")}
@@ -192,10 +202,12 @@ def test_workflow_all_ends_with_scores_and_a_pipeline_and_is_not_repeated(
     for asked in ("named", "unnamed"):
         path = project_copy / f"metrics/sample/tiny.text.0.{asked}.json"
         assert json.loads(path.read_text("utf8"))["corpora"]["sample"]
+    report = (project_copy / "benchmarks/sample/tiny.text.0/report.md").read_text("utf8")
+    assert "dictionary" in report and "× spaCy's CNN" in report
     again = run("all")
-    assert again.count("nothing changed") == 4
+    assert again.count("nothing changed") == 6
     changed = run("all", "--vars.seed", "1")
-    assert changed.count("nothing changed") == 2
+    assert changed.count("nothing changed") == 3
 
 
 @pytest.mark.slow

@@ -12,15 +12,26 @@ from wasabi import msg
 from wasabi.tables import table
 
 if TYPE_CHECKING:
+    from spacy_vaner.knowledge.candidates import CandidateCounts
     from spacy_vaner.knowledge.phrases import FindPhrases
 
 
 def dbr_command(
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="Converted corpus (.spacy), a training split")
+        Path,
+        typer.Argument(
+            metavar="CORPUS",
+            help="Converted corpus (.spacy), a training split; or a folder with *.train.spacy",
+        ),
     ],
     kb_path: Annotated[Path, typer.Argument(metavar="KB", help="Knowledge base (.parquet)")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write (.parquet)")],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="File to write (.parquet); of a folder: a folder with a file for each",
+        ),
+    ],
     index: Annotated[
         Path | None,
         typer.Option(help="Folder of `kb index`; default: an index of n-grams is made in memory"),
@@ -51,26 +62,52 @@ def dbr_command(
     from spacy_vaner.knowledge.store import KnowledgeBase
 
     kb = KnowledgeBase.from_file(kb_path)
-    find_phrases, phrases = _finder(corpus, segmentation, pipeline, phrases_per_word)
+    named = _named(corpus, output)
+    finders = [
+        (*files, *_finder(files[0], segmentation, pipeline, phrases_per_word)) for files in named
+    ]
     retriever = char_ngram_retriever()(kb) if index is None else load_retriever(index, kb)
-
-    def progress(batches: Iterable[int], n_done: int, n_batches: int) -> Iterable[int]:
-        bar: Iterable[int] = tqdm(
-            batches, desc="Candidates", unit="batch", initial=n_done, total=n_batches, leave=False
+    for path, result, find_phrases, phrases in finders:
+        counts = make_candidates(
+            path,
+            kb,
+            retriever,
+            find_phrases,
+            result,
+            k=k,
+            min_score=min_score,
+            phrases=phrases,
+            progress=_progress,
         )
-        return bar
+        _tell(counts)
+        msg.good(f"Saved to {result}")
 
-    counts = make_candidates(
-        corpus,
-        kb,
-        retriever,
-        find_phrases,
-        output,
-        k=k,
-        min_score=min_score,
-        phrases=phrases,
-        progress=progress,
+
+def _named(corpus: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Corpus files with the files of their candidates.
+
+    RAISES VanerError: VE302, a folder without a training split.
+    """
+    from spacy_vaner.corpora.docbins import find_files
+    from spacy_vaner.knowledge.candidates import SUFFIX
+
+    if not corpus.is_dir():
+        return [(corpus, output)]
+    output.mkdir(parents=True, exist_ok=True)
+    return [
+        (path, output / (path.name.removesuffix(".train.spacy") + SUFFIX))
+        for path in find_files([corpus], split="train")
+    ]
+
+
+def _progress(batches: Iterable[int], n_done: int, n_batches: int) -> Iterable[int]:
+    bar: Iterable[int] = tqdm(
+        batches, desc="Candidates", unit="batch", initial=n_done, total=n_batches, leave=False
     )
+    return bar
+
+
+def _tell(counts: CandidateCounts) -> None:
     n_sentences = max(1, counts.n_sentences)
     rows = [(type, f"{n:,}", f"{n / n_sentences:.1f}") for type, n in sorted(counts.types.items())]
     print(table(rows, header=("type", "candidates", "per sentence"), aligns=("l", "r", "r")))
@@ -79,7 +116,6 @@ def dbr_command(
         f"{counts.n_empty:,} without a candidate; {counts.n_phrases / n_sentences:.1f} phrases per "
         f"sentence, {counts.n_without:,} of {counts.n_phrases:,} like no name"
     )
-    msg.good(f"Saved to {output}")
 
 
 def _finder(

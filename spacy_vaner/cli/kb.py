@@ -67,7 +67,7 @@ def kb_build_command(
       tsv     a table with tabs and a header: name, type and, if there, id, source
       obo     an ontology; the type of its terms is given: obo:Disease=doid.obo
       umls    a folder with MRCONSO.RRF and MRSTY.RRF
-      corpus  a converted training split: train.spacy or NAME.train.spacy
+      corpus  a converted training split: train.spacy, NAME.train.spacy, or a folder of them
       leaky   any split, to measure what such a leak adds; never for use
     """
     from spacy_vaner.knowledge.store import BuildReport, build

@@ -200,17 +200,18 @@ def read_candidates(path: Path, kb: KnowledgeBase | None = None) -> dict[Key, Se
 
 def candidates_of(
     paths: Iterable[Path], kb: KnowledgeBase, corpora: Iterable[Path]
-) -> dict[Path, dict[Key, SentenceCandidates]]:
+) -> dict[Path, dict[tuple[str, str], list[SentenceCandidates]]]:
     """The candidates that were made of given corpora, by corpus file.
 
     paths: files of candidates, or folders with `*.candidates.parquet`.
     kb: the knowledge base that they have to come from.
     corpora: converted files; those without candidates are missing in the result.
+    RETURNS: per file the sentences of each document, by corpus and document of their keys.
     RAISES VanerError: VE621, VE622; VE624, candidates of no file that is read, or of another state
         of it; VE625, a file has them twice.
     """
     by_hash = {_sha256(corpus): corpus for corpus in corpora}
-    found: dict[Path, dict[Key, SentenceCandidates]] = {}
+    found: dict[Path, dict[tuple[str, str], list[SentenceCandidates]]] = {}
     for path in _candidate_files(paths):
         rows = read_candidates(path, kb)
         corpus = by_hash.get(json.loads(_made_from(path) or "{}").get("corpus"))
@@ -219,7 +220,9 @@ def candidates_of(
             raise VanerError(Messages.VE624.format(path=path, corpora=names))
         if corpus in found:
             raise VanerError(Messages.VE625.format(path=path, corpus=corpus))
-        found[corpus] = rows
+        found[corpus] = {}
+        for key, row in rows.items():
+            found[corpus].setdefault((key.corpus, key.document), []).append(row)
     return found
 
 

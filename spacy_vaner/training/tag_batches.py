@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spacy_vaner.backbone.batching import padded_length
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.pieces import label_subwords
+from spacy_vaner.training.dbr import NameRows
 from spacy_vaner.training.mixture import asked_of, corpus_shares
 from spacy_vaner.training.noise import NamePool, Window, mask_units, replace_mentions
 from spacy_vaner.training.rows_folder import NO_LOSS, Document, IntArray, Source
@@ -44,10 +45,17 @@ class Answer(NamedTuple):
 
 
 class TagRow(NamedTuple):
-    """One input of the tagger with what it should be labelled. input_ids: (subwords,)."""
+    """One input of the tagger with what it should be labelled.
+
+    input_ids: (subwords,).
+    weight: of the loss of its labels.
+    n_names_left_out: names that did not fit into the DBR rows of a window; on the first of them.
+    """
 
     input_ids: IntArray
     answers: list[Answer]
+    weight: float = 1.0
+    n_names_left_out: int = 0
 
 
 class TagPass(NamedTuple):
@@ -57,7 +65,8 @@ class TagPass(NamedTuple):
     row_of: (answers,), the row that each answer is about.
     questions: texts of the questions; empty where rows hold an instruction.
     question_of: (answers,), index into `questions`.
-    positions: (labels,), places in the flattened (answers, S); tags: (labels,).
+    positions: (labels,), places in the flattened (answers, S); tags, weights: (labels,).
+    n_names_left_out: of DBR rows, names that did not fit.
     """
 
     input_ids: NDArray[numpy.int64]
@@ -67,6 +76,8 @@ class TagPass(NamedTuple):
     question_of: NDArray[numpy.int64]
     positions: NDArray[numpy.int64]
     tags: NDArray[numpy.int64]
+    weights: NDArray[numpy.float32]
+    n_names_left_out: int
 
     @property
     def n_subwords(self) -> int:
@@ -117,6 +128,7 @@ class TagBatches:
 
     make_rows: puts instructions or questions to windows.
     marks: of the tokenizer.
+    name_rows: draws the DBR rows of windows; None = there are none.
     pass_cost: what a pass costs beside its subwords, as so many of them.
     RAISES VanerError: VE525, no document is left; VE508, nothing can be masked.
     """
@@ -130,16 +142,18 @@ class TagBatches:
         padding: Padding,
         marks: Marks,
         path: Path,
+        name_rows: NameRows | None = None,
         pass_cost: int = 0,
     ) -> None:
         if config.noise.mask_share and marks.mask_id is None:
             raise VanerError(Messages.VE508.format(path=path))
         self._config = config
-        self._make_rows = make_rows
-        self._padding = padding
         self._marks = marks
         self._pass_cost = pass_cost
         self._pools: dict[int, NamePool] = {}
+        self._name_rows = name_rows
+        self._make_rows = make_rows
+        self._padding = padding
         shares = corpus_shares(sources, config)
         self._sources = [source for source, share in zip(sources, shares, strict=True) if share]
         if not self._sources:
@@ -189,7 +203,39 @@ class TagBatches:
                 )
                 name = annotation.corpus if is_named else None
                 asked.append(AskedAnnotation(annotation.type, name, positions, labels))
-        return self._make_rows(window.subword_ids, asked)
+        rows = self._make_rows(window.subword_ids, asked)
+        if self._name_rows is not None and start < end:
+            rows += self._rows_of_names(self._name_rows, corpus, index, (start, end), epoch, number)
+        return rows
+
+    def _rows_of_names(
+        self,
+        name_rows: NameRows,
+        corpus: int,
+        index: int,
+        subwords: tuple[int, int],
+        epoch: int,
+        number: int,
+    ) -> list[TagRow]:
+        """The DBR rows of a window of a document, given its range of subwords."""
+        document = asked_of(self._sources[corpus][index], self._config)
+        first, last = numpy.searchsorted(document.units[:, 0], subwords).tolist()
+        rows: list[TagRow] = []
+        n_left_out = 0
+        for drawn in name_rows.draw(
+            self._sources[corpus].facts.file,
+            index,
+            (int(document.units[first, 2]), int(document.units[last - 1, 3])),
+            [annotation.type for annotation in document.annotations],
+            epoch=epoch,
+            number=number,
+        ):
+            n_left_out += drawn.n_left_out
+            # As in the paper, names are asked without a corpus name.
+            asked = [AskedAnnotation(type, None, *labels) for type, *labels in drawn.answers]
+            rows += self._make_rows(drawn.subword_ids, asked)
+        rows = [row._replace(weight=self._config.dbr.weight) for row in rows]
+        return [row._replace(n_names_left_out=n_left_out) for row in rows[:1]] + rows[1:]
 
     def _with_noise(
         self, window: Window, document: Document, corpus: int, rng: Generator
@@ -327,6 +373,11 @@ def make_pass(rows: Sequence[TagRow], padding: Padding) -> TagPass:
         numpy.array([numbers[answer.question] for _, answer in answers], numpy.int64),
         numpy.concatenate([numpy.zeros(0, numpy.int64), *positions]),
         numpy.concatenate([numpy.zeros(0, numpy.int64), *(answer.tags for _, answer in answers)]),
+        numpy.repeat(
+            numpy.array([rows[line].weight for line, _ in answers], numpy.float32),
+            [len(answer.tags) for _, answer in answers],
+        ),
+        sum(row.n_names_left_out for row in rows),
     )
 
 

@@ -29,6 +29,7 @@ from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.instructions import Instruction, paper_instruction, template_instruction
 from spacy_vaner.metrics import Counts, count
 from spacy_vaner.training.checkpoints import write_folder
+from spacy_vaner.training.dbr import NameRows, SentenceNames
 from spacy_vaner.training.language_model import backbone_files, make_decoder
 from spacy_vaner.training.loop import OnStep, Outcome, run
 from spacy_vaner.training.mixture import (
@@ -96,6 +97,8 @@ class Tagging:
         self.precision = choose_precision(config.precision, self.device)
         self.rows = PreparedRows.open(Path(config.rows))
         hashes = sorted(source.facts.sha256 for source in self.rows.sources)
+        if config.dbr.mode != "off" and self.rows.header.dbr is not None:
+            hashes.append(self.rows.header.dbr.sha256)
         self.data_sha256 = hashlib.sha256("".join(hashes).encode("utf8")).hexdigest()
         folder = Path(config.backbone) if config.backbone else self._start(output)
         attention = config.attention_on(self.device.type, self.precision)
@@ -121,6 +124,7 @@ class Tagging:
             padding=self._asker.padding,
             marks=_marks(self.tagger.tokenizer),
             path=Path(config.rows),
+            name_rows=self._name_rows(),
             pass_cost=_PASS_COST["cpu" if self.device.type == "cpu" else "cuda"],
         )
         add_dropout(self.tagger.backbone, config.noise)
@@ -144,6 +148,23 @@ class Tagging:
         write_folder(folder, backbone_files(decoder, self.rows.tokenizer, torch.float32))
         return folder
 
+    def _name_rows(self) -> NameRows | None:
+        """RAISES VanerError: VE627, there are no candidates to draw rows of; VE523."""
+        config, facts = self.config, self.rows.header.dbr
+        if config.dbr.mode == "off":
+            return None
+        if facts is None:
+            raise VanerError(Messages.VE627.format(path=config.rows, mode=config.dbr.mode))
+        return NameRows(
+            SentenceNames(Path(config.rows), facts),
+            config.dbr,
+            self.tagger.tokenizer,
+            seed=config.seed,
+            asking=config.asking,
+            labelled_subwords=config.labelled_subwords,
+            longest=config.window_subwords,
+        )
+
     def _check_lengths(self) -> None:
         header = self.rows.header
         longest = max(self.config.window_subwords, header.max_subwords)
@@ -161,7 +182,10 @@ class Tagging:
         return self._batches.step(step)
 
     def facts(self, passes: list[TagPass]) -> dict[str, Any]:
-        return {"n_labels": sum(one.n_targets for one in passes)}
+        facts = {"n_labels": sum(one.n_targets for one in passes)}
+        if self.config.dbr.mode != "off":
+            facts["n_names_left_out"] = sum(one.n_names_left_out for one in passes)
+        return facts
 
     def measured(self, record: dict[str, Any], subwords_per_s: float) -> dict[str, float]:
         return {}
@@ -173,7 +197,8 @@ class Tagging:
             torch.from_numpy(array).to(self.device) for array in (batch.positions, batch.tags)
         )
         chosen = logits.flatten(0, 1).index_select(0, positions)
-        return nn.functional.cross_entropy(chosen, tags, reduction="sum")
+        weights = torch.from_numpy(batch.weights).to(self.device)
+        return (weights * nn.functional.cross_entropy(chosen, tags, reduction="none")).sum()
 
     def dev_figures(self) -> dict[str, Any]:
         """Strict F1 over all mentions and its mean over corpora and types, and each of these."""

@@ -17,19 +17,28 @@ TRAIN = "train"
 
 
 def read_corpus(path: Path, *, note: Note) -> Iterator[Entry]:
-    """Read the names of a training split, `train.spacy` or `NAME.train.spacy`.
+    """Read the names of a training split, `train.spacy` or `NAME.train.spacy`, or of a folder's.
 
-    RAISES VanerError: VE607, a file that is not called so; VE202, one that cannot be read; VE015, a
-        document with another form of annotation.
+    RAISES VanerError: VE301, VE302, no such path, or a folder without one; VE607, a file that is
+        not called so; VE202, one that cannot be read; VE015, another form of annotation.
     """
-    if TRAIN not in path.name.removesuffix(".spacy").split("."):
-        raise VanerError(Messages.VE607.format(path=path))
-    yield from _mentions(path, note, prefix="corpus")
+    from spacy_vaner.corpora.docbins import find_files
+
+    for file in find_files([path], split=TRAIN):
+        if TRAIN not in file.name.removesuffix(".spacy").split("."):
+            raise VanerError(Messages.VE607.format(path=file))
+        yield from _mentions(file, note, prefix="corpus")
 
 
 def read_leaky(path: Path, *, note: Note) -> Iterator[Entry]:
-    """Read any split, to measure what such a leak would add. Never for a base that is used."""
-    yield from _mentions(path, note, prefix="leaky")
+    """Read any split, to measure what such a leak would add. Never for a base that is used.
+
+    path: a file, or a folder of which all splits are read.
+    """
+    from spacy_vaner.corpora.docbins import find_files
+
+    for file in find_files([path], split=(TRAIN, "dev", "test")):
+        yield from _mentions(file, note, prefix="leaky")
 
 
 def _mentions(path: Path, note: Note, *, prefix: str) -> Iterator[Entry]:
@@ -54,5 +63,5 @@ def _mentions(path: Path, note: Note, *, prefix: str) -> Iterator[Entry]:
             yield Entry(doc.text[start:end], mention.type, ",".join(mention.ids), source)
 
 
-CORPUS = Source(read_corpus, "a training split, converted: train.spacy or NAME.train.spacy")
+CORPUS = Source(read_corpus, "training splits, converted: NAME.train.spacy, or a folder")
 LEAKY = Source(read_leaky, "any split, for comparison only: figures on it then mean nothing")
