@@ -7,17 +7,17 @@ import gzip
 import hashlib
 import io
 import re
+import sqlite3
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from spacy_vaner.annotation.document import Document, Rejection, Unreadable
 from spacy_vaner.annotation.formats import INPUTS, get_input
-from spacy_vaner.corpora.formats.xml_nodes import BrokenXML
 from spacy_vaner.errors import Messages, VanerError
 
 STDIN = "-"
@@ -209,26 +209,72 @@ def _unpacked(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
         yield raw
 
 
+class _Known:
+    """The identifiers of a file's documents, on disk, so that memory stays flat.
+
+    SQLite's temporary database: it stays in a cache of 2 MB as long as it fits, then goes to a
+    file that has no name and is gone when it is closed.
+    """
+
+    def __init__(self) -> None:
+        self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for line in (
+            "PRAGMA cache_size = -2000",
+            "PRAGMA journal_mode = OFF",
+            "CREATE TABLE known (id BLOB PRIMARY KEY, position TEXT) WITHOUT ROWID",
+            "BEGIN",
+        ):
+            self.database.execute(line)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def check(self, found: Document | Rejection, name: str) -> Document | Rejection:
+        """The document, or a rejection if one before it has its identifier."""
+        if isinstance(found, Rejection):
+            return found
+        # As bytes: SQLite's text ends at a NUL, and takes no half of a surrogate pair.
+        row = found.id.encode("utf8", "surrogatepass"), found.position
+        try:
+            is_new = self.database.execute(
+                "INSERT OR IGNORE INTO known VALUES (?, ?)", row
+            ).rowcount
+            if is_new:
+                return found
+            query = "SELECT position FROM known WHERE id = ?"
+            (first,) = self.database.execute(query, row[:1]).fetchone()
+        except sqlite3.Error as error:
+            raise OSError(
+                f"no room for identifiers in the folder for temporary files: {error}"
+            ) from error
+        reason = f"the identifier {found.id!r} comes twice in this file: first at {first}"
+        return Rejection(name, found.position, reason, found.id)
+
+
 def read_source(source: Source, limits: Limits) -> Iterator[tuple[Document | Rejection, int]]:
     """The documents of a source with the bytes read up to there.
 
-    A file that breaks off gives what stands before the fault, and a rejection of the rest.
+    A file that breaks off gives what stands before the fault, and a rejection of the rest. Of
+    documents with one identifier in a file the first is taken, the others are rejected; in
+    another file it may be a new version, as in PubMed's daily files.
     """
     read = get_input(source.format).read
     before = 0
     for path, name in source.files:
         at, last = 0, ""
         try:
-            with _opened(path) as raw, _unpacked(raw, name) as stream:
+            with (
+                _opened(path) as raw,
+                _unpacked(raw, name) as stream,
+                closing(_Known()) as known,
+            ):
                 for found in read(stream, name):
                     last = found.position
                     at = raw.tell() if path != STDIN else 0
-                    yield _within(found, name, limits), before + at
+                    yield _within(known.check(found, name), name, limits), before + at
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             reason = f"the packed file is damaged or cut off ({error})"
             yield Rejection(name, _after(last), reason), before + at
-        except BrokenXML as error:
-            yield Rejection(name, _after(last), str(error.told)), before + at
         except (VanerError, Unreadable) as error:
             yield Rejection(name, _after(last), str(error)), before + at
         except OSError as error:

@@ -9,6 +9,8 @@ import json
 import random
 import re
 import tracemalloc
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +18,8 @@ import pytest
 import spacy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spacy.tokens import Doc, DocBin, Span
+from spacy.vocab import Vocab
 
 from spacy_vaner.annotation.document import (
     Annotated,
@@ -25,10 +29,10 @@ from spacy_vaner.annotation.document import (
     join_passages,
     surface,
 )
-from spacy_vaner.annotation.formats import INPUTS, OUTPUTS, json_stream
+from spacy_vaner.annotation.formats import INPUTS, OUTPUTS, docbin_stream, json_stream
 from spacy_vaner.annotation.formats.json_stream import read_rows
 from spacy_vaner.annotation.formats.spacy_docs import to_doc
-from spacy_vaner.corpora.formats import read_records
+from spacy_vaner.corpora.formats import read_records, xml_nodes
 from spacy_vaner.corpora.formats.base import single_line
 from spacy_vaner.errors import VanerError
 
@@ -290,8 +294,6 @@ def test_jsonl_keeps_other_keys_and_discontinuous_mentions():
 
 
 def test_documents_of_docbin_keep_their_tokens_and_entities():
-    from spacy.tokens import Doc, DocBin
-
     doc = Doc(
         NLP.vocab,
         words=["BRCA1-", "deficient", "mice"],
@@ -315,6 +317,51 @@ def test_documents_of_docbin_keep_their_tokens_and_entities():
     assert back.user_data["mine"] == 1
 
 
+def docbin(n_docs, n_bytes=300):
+    """A DocBin of documents with all that such a file can hold."""
+    docs = []
+    for number in range(n_docs):
+        doc = NLP.make_doc(f"zinc {number} ü " * (number % 5))
+        values = [number, -70_000, 0.5, None, True, "ü" * number, b"b" * n_bytes]
+        doc.user_data["mine"] = {"all": values}
+        doc.user_data["vaner"] = {"id": f"d{number}"}
+        doc.cats = {"A": number / 7}
+        if len(doc) > 3:
+            doc.spans["s"] = [doc[:2], Span(doc, 1, 3, label=f"L{number}")]
+            doc.ents = [Span(doc, 0, 1, label=f"E{number}")]
+        docs.append(doc)
+    return DocBin(docs=docs, store_user_data=True).to_bytes()
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_a_docbin_in_parts_holds_what_it_holds_as_a_whole(size, monkeypatch):
+    monkeypatch.setattr(docbin_stream, "_PART", size)
+    monkeypatch.setattr(docbin_stream, "_CHUNK", 999)
+    content = docbin(20)
+    parts = list(docbin_stream.read_parts(io.BytesIO(content)))
+    assert len(parts) == -(-20 // size)
+    vocab = Vocab()
+    found = [doc for part in parts for doc in part.get_docs(vocab)]
+    for one, other in zip(found, DocBin().from_bytes(content).get_docs(Vocab()), strict=True):
+        assert one.to_json() == other.to_json() and one.user_data == other.user_data
+        assert [str(span) for span in one.spans.get("s", ())] == [
+            str(span) for span in other.spans.get("s", ())
+        ]
+    assert [one.id for one in read("spacy", content)] == [f"d{number}" for number in range(20)]
+    assert read("spacy", DocBin().to_bytes()) == []
+
+
+def test_a_damaged_docbin_is_told_wherever_it_is_damaged():
+    table = zlib.decompress(docbin(5))
+    for at in range(0, len(table), 97):
+        for damaged in (table[:at], table[:at] + b"\xc1" + table[at + 1 :]):
+            try:
+                for one in read("spacy", zlib.compress(damaged, 0)):
+                    assert isinstance(one, (Document, Rejection))
+            except VanerError as error:
+                assert "VE202" in str(error)
+
+
 PUBMED = """<?xml version="1.0"?>
 <!DOCTYPE PubmedArticleSet PUBLIC "-//NLM//DTD PubMedArticle" "https://example.invalid/x.dtd">
 <PubmedArticleSet>
@@ -328,6 +375,7 @@ PUBMED = """<?xml version="1.0"?>
 <PubmedArticle><MedlineCitation><PMID>12</PMID><Article><ArticleTitle/></Article>
 </MedlineCitation></PubmedArticle>
 <PubmedArticle><MedlineCitation><Article/></MedlineCitation></PubmedArticle>
+<PubmedArticle><MedlineCitation><PMID Version="2">11</PMID></MedlineCitation></PubmedArticle>
 <PubmedBookArticle><BookDocument><PMID>13</PMID><ArticleTitle>Book.</ArticleTitle>
 <Abstract><AbstractText>Part.</AbstractText></Abstract></BookDocument></PubmedBookArticle>
 <DeleteCitation><PMID>14</PMID></DeleteCitation>
@@ -335,7 +383,7 @@ PUBMED = """<?xml version="1.0"?>
 
 
 def test_pubmed_xml_gives_titles_and_abstracts():
-    first, second, third, book = read("pubmed_xml", PUBMED.encode("utf8"))
+    first, second, third, later, book = read("pubmed_xml", PUBMED.encode("utf8"))
     assert first.text == "TNF-α in Mus <adult> mice. To see H2O. None."
     assert [dict(p.infons) for p in first.passages] == [
         {"type": "title"},
@@ -344,6 +392,7 @@ def test_pubmed_xml_gives_titles_and_abstracts():
     ]
     assert (second.id, second.text) == ("12", "")
     assert isinstance(third, Rejection) and "PMID" in third.reason
+    assert (later.id, later.pmid) == ("11.2", "11")
     assert (book.id, book.text) == ("13", "Book. Part.")
 
 
@@ -414,8 +463,6 @@ ATTACKS = {
     "</collection>",
     "a file": '<!DOCTYPE collection [<!ENTITY a SYSTEM "file:///etc/passwd">]><collection>'
     "<document><id>&a;</id></document></collection>",
-    "unknown": '<!DOCTYPE collection SYSTEM "x.dtd"><collection><document><id>&alpha;</id>'
-    "</document></collection>",
 }
 
 
@@ -423,6 +470,111 @@ ATTACKS = {
 def test_entities_of_a_file_are_refused(attack):
     with pytest.raises(VanerError, match="entities"):
         read("bioc_xml", ATTACKS[attack].encode("utf8"))
+
+
+def lines_of(n, tag, content):
+    """n elements in lines of their own."""
+    return [f"<{tag}>{content.format(number)}</{tag}>\n".encode() for number in range(n)]
+
+
+BROKEN_XML = {
+    "bioc_xml": (
+        b'<?xml version="1.0"?>\n<collection><infon key="a">b</infon>\n',
+        lines_of(
+            4,
+            "document",
+            '<id>{0}</id><infon key="k">v</infon><passage><offset>0</offset>'
+            "<text>zinc &amp;\n{0}</text></passage>",
+        ),
+        b"</collection>\n",
+    ),
+    "pubmed_xml": (
+        b'<!DOCTYPE PubmedArticleSet PUBLIC "-//NLM" "x.dtd">\n<PubmedArticleSet>\n',
+        lines_of(
+            4,
+            "PubmedArticle",
+            "<MedlineCitation><PMID>{0}</PMID><Article><ArticleTitle>zinc\n{0}</ArticleTitle>"
+            "</Article></MedlineCitation>",
+        ),
+        b"</PubmedArticleSet>",
+    ),
+    "jats": (
+        b"<OAI-PMH><ListRecords>\n",
+        [
+            b"<record><metadata>" + line[:-1] + b"</metadata></record>\n"
+            for line in lines_of(
+                4,
+                "article",
+                '<front><article-id pub-id-type="pmc">{0}</article-id></front>'
+                "<body><p>zinc\n{0}</p>"
+                "</body>",
+            )
+        ],
+        b"</ListRecords></OAI-PMH>",
+    ),
+}
+FAULTS_IN_XML = [
+    b"<",
+    b"&",
+    b"&nbsp;",
+    b"</x>",
+    b"\x00",
+    b"\xff",
+    b"<document>",
+    b"<article>",
+    None,
+]
+
+
+@pytest.mark.parametrize("name", BROKEN_XML)
+@pytest.mark.parametrize("chunk", [150, 1 << 16])
+def test_behind_xml_that_is_not_well_formed_the_next_document_is_read(name, chunk, monkeypatch):
+    """A fault anywhere in the second document: something put in, or a byte left out."""
+    monkeypatch.setattr(xml_nodes, "_CHUNK", chunk)
+    head, parts, tail = BROKEN_XML[name]
+    whole = read(name, head + b"".join(parts) + tail)
+    assert [one.id for one in whole] == list("0123")
+    broken = parts[1]
+    for at in range(len(broken)):
+        # Two of three places, one of three faults: all of them take long.
+        for fault in FAULTS_IN_XML[at % 3 :: 3] if at % 3 else ():
+            put = broken[:at] + (broken[at + 1 :] if fault is None else fault + broken[at:])
+            found = read(name, head + parts[0] + put + b"".join(parts[2:]) + tail)
+            good = [one for one in found if isinstance(one, Document) and one.id in {"0", "2", "3"}]
+            lines = put.count(b"\n") - broken.count(b"\n")
+            expected = [whole[0]]
+            for one in whole[2:]:
+                line = int(one.position.removeprefix("line ")) + lines
+                expected.append(replace(one, position=f"line {line}"))
+            assert [(o.id, o.text, o.position) for o in good] == [
+                (o.id, o.text, o.position) for o in expected
+            ], (at, fault, put)
+            # Nothing is lost without a word.
+            rejected = [one for one in found if isinstance(one, Rejection)]
+            assert len(rejected) + len(found) - len(good) >= 1 and len(rejected) <= 3
+
+
+def test_a_document_that_is_lost_is_told_with_its_line_and_what_is_known_of_it():
+    head, parts, tail = BROKEN_XML["pubmed_xml"]
+    (lost,) = [
+        one
+        for one in read(
+            "pubmed_xml", head + b"".join(parts).replace(b"1</Art", b"&al;</Art") + tail
+        )
+        if isinstance(one, Rejection)
+    ]
+    assert (lost.position, lost.id) == ("line 5", "1")
+    assert "line 6" in lost.reason and "unknown entities; found: al" in lost.reason
+    # Two files in one, as `cat` makes them.
+    found = read("pubmed_xml", (head + b"".join(parts) + tail) * 2)
+    assert [type(one).__name__ for one in found] == [
+        *["Document"] * 4,
+        "Rejection",
+        *["Document"] * 4,
+    ]
+    # Where no tag can be found in the bytes, the rest is lost.
+    content = (head + b"".join(parts) + tail).decode().replace("1</Art", "</Oops").encode("utf-16")
+    assert [type(one).__name__ for one in read("pubmed_xml", content)] == ["Document", "Rejection"]
 
 
 class Endless(io.RawIOBase):
@@ -470,6 +622,22 @@ DOCUMENTS = {
     "jsonl": (b"", b'{"text": "' + WORDS + b'"}\n', b""),
     "pubtator": (b"", b"1|t|" + WORDS + b"\n\n", b""),
 }
+
+
+def test_memory_stays_flat_however_long_a_docbin_is(monkeypatch):
+    monkeypatch.setattr(docbin_stream, "_PART", 2)
+
+    def peak(n_docs):
+        stream = io.BytesIO(docbin(n_docs, 50_000))
+        tracemalloc.start()
+        n_found = sum(1 for _ in INPUTS["spacy"].read(stream, "given"))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert n_found == n_docs
+        return peak_bytes
+
+    # The 20 documents more have 1,000,000 bytes.
+    assert peak(26) < peak(6) + 200_000
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import spacy
 from spacy.language import Language
+from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 from spacy_vaner.annotation import store
@@ -227,9 +229,29 @@ def test_a_folder_of_something_else_is_refused(given, by_rules, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(VanerError, match="VE706"):
         run(given, tmp_path / "file", by_rules())
-    # No permission, for root too: a folder below a file.
     with pytest.raises(VanerError, match="VE707"):
         run(given, tmp_path / "file/out", by_rules())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of another kind")
+def test_a_folder_without_permission_is_refused(by_rules):
+    with TemporaryDirectory() as folder:
+        # Below it, so that it can be removed again.
+        closed = Path(folder) / "closed"
+        closed.mkdir()
+        for path in (closed, Path(folder)):
+            path.chmod(0o555)
+        kept = Store(closed / "out", by_rules().to_dict(), suffix="")
+        user = os.geteuid()
+        try:
+            if user == 0:  # who may do everything
+                os.seteuid(65534)
+            with pytest.raises(VanerError, match="VE707.*Permission denied"):
+                kept.open()
+        finally:
+            os.seteuid(user)
+            Path(folder).chmod(0o755)
+        assert not list(closed.iterdir())
 
 
 def test_a_full_disk_leaves_nothing_half_written(given, by_rules, tmp_path):
@@ -268,7 +290,9 @@ BROKEN = {
             % n
             for n in range(5)
         )
-        + b"<document><id>6</id></oops></collection>",
+        + b"<document><id>5</id></oops></document>\n"
+        + b"<document><id>6</id><passage><offset>0</offset><text>p53</text></passage></document>"
+        + b"</collection>",
         "line 6",
     ),
     "JSON in the middle": (
@@ -278,6 +302,14 @@ BROKEN = {
     ),
     "not a DocBin": ("d.spacy", b"zinc", "VE202"),
     "two megabytes": ("m.txt", (b"a" * 99 + b" ") * 20_000, "2,000,000 characters"),
+    "BioC offsets": (
+        "b.json",
+        b'{"documents": [{"id": "7", "passages": [{"offset": 0, "text": "zinc", "annotations": '
+        b'[{"infons": {"type": "Gene"}, "text": "p53", "locations": [{"offset": 0, "length": 3}]}]'
+        b'}]}, {"id": "8", "passages": [{"offset": 0, "text": "zinc"}]}]}',
+        "the offsets do not fit the text: at 0 stands 'zin', annotated is 'p53'",
+    ),
+    "a cut DocBin": ("c.spacy", DocBin().to_bytes()[:-9], "cut off"),
     "text in Latin-1": ("l.txt", "Zn für".encode("latin1"), "UTF-8"),
 }
 
@@ -293,7 +325,8 @@ def test_broken_input_is_rejected_and_the_rest_goes_on(fault, given, by_rules, t
     assert told["file"] == name and told["position"] and reason in told["reason"]
     n_good = {
         "truncated gzip": totals.documents - 8,
-        "XML in the middle": 5,
+        "XML in the middle": 6,
+        "BioC offsets": 1,
         "JSON in the middle": 1,
     }.get(fault, 0)
     assert totals.documents == 8 + n_good and totals.rejected == 1
@@ -303,13 +336,70 @@ def test_broken_input_is_rejected_and_the_rest_goes_on(fault, given, by_rules, t
         assert run(given, tmp_path / "more", by_rules()).documents == 9
 
 
-def test_an_empty_abstract_and_an_id_that_comes_twice_are_kept(by_rules, tmp_path):
-    (tmp_path / "in.pubtator").write_text("1|t|zinc\n1|a|\n\n1|t|p53\n\n2|t|\n2|a|\n\n")
-    for to in ("pubtator", "brat", "spacy"):
-        totals = run(tmp_path / "in.pubtator", tmp_path / to, by_rules(to))
-        assert (totals.documents, totals.rejected) == (3, 0)
-    names = sorted(path.name for path in (tmp_path / "brat/annotated/in.00000").iterdir())
-    assert names == ["1.2.ann", "1.2.txt", "1.ann", "1.txt", "2.ann", "2.txt"]
+@pytest.mark.parametrize("to", ["pubtator", "brat", "spacy", "parquet"])
+def test_empty_abstracts_and_texts_are_kept(to, by_rules, tmp_path):
+    (tmp_path / "in.pubtator").write_text("1|t|zinc\n1|a|\n\n2|t|\n2|a|\n\n")
+    totals = run(tmp_path / "in.pubtator", tmp_path / "out", by_rules(to))
+    assert (totals.documents, totals.rejected) == (2, 0)
+
+
+def test_an_identifier_that_comes_twice_in_a_file_is_rejected_in_whatever_shard(by_rules, tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    ids = ["a", "b", "c", "d", "b", "e", "\x00", "a", "\x00b"]
+    lines = [json.dumps({"id": id_, "text": f"zinc {n}"}) + "\n" for n, id_ in enumerate(ids)]
+    (given / "one.jsonl").write_text("".join(lines))
+    # In another file it may be a new version.
+    (given / "two.jsonl").write_text(lines[0])
+    totals = run(given, tmp_path / "out", by_rules())
+    assert (totals.documents, totals.rejected) == (8, 2)
+    assert [row["id"] for row in rows(tmp_path / "out")] == [
+        *("a", "b", "c", "d", "e", "\x00", "\x00b"),
+        "a",
+    ]
+    lines = (tmp_path / "out/rejected.jsonl").read_text("utf8").splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [(one["file"], one["position"], one["id"]) for one in told] == [
+        ("one.jsonl", "line 5", "b"),
+        ("one.jsonl", "line 8", "a"),
+    ]
+    assert told[0]["reason"] == "the identifier 'b' comes twice in this file: first at line 2"
+    # A second run that does the rest only knows what came before.
+    before = content(tmp_path / "out")
+    (tmp_path / "out/receipts/one.00001.json").unlink()
+    run(given, tmp_path / "out", by_rules())
+    assert content(tmp_path / "out") == before
+
+
+def test_names_of_brat_files_that_fall_together_are_numbered(by_rules, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"id": "a/b", "text": "x"}\n{"id": "a:b", "text": "y"}\n')
+    run(tmp_path / "in.jsonl", tmp_path / "out", by_rules("brat"))
+    names = sorted(path.name for path in (tmp_path / "out/annotated/in.00000").iterdir())
+    assert names == ["a_b.2.ann", "a_b.2.txt", "a_b.ann", "a_b.txt"]
+
+
+def test_memory_stays_flat_however_many_identifiers_there_are(tmp_path):
+    """Far more than SQLite's cache of 2 MB holds, in a process of their own."""
+    script = (
+        "import resource\n"
+        "from spacy_vaner.annotation.inputs import Limits, Source, read_source\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"files = (({str(tmp_path / 'in.jsonl')!r}, 'in'),)\n"
+        "n = 0\n"
+        "for n, _ in enumerate(read_source(Source('in', 'jsonl', files, 1), Limits()), 1):\n"
+        "    if n == 5_000: before = peak()\n"
+        "print(n, peak() - before)\n"
+    )
+    n_lines = 100_000
+    (tmp_path / "in.jsonl").write_text(
+        "".join(f'{{"id": "{n:040d}", "text": ""}}\n' for n in range(n_lines))
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    n, grown_kib = map(int, done.stdout.split())
+    # In a set they would take more than 10 MB.
+    assert n == n_lines and grown_kib < 4_000
 
 
 def test_a_document_that_the_pipeline_fails_on_is_rejected(given, by_rules, rules, tmp_path):
@@ -365,8 +455,6 @@ def test_annotating_results_again_adds_nothing(given, by_rules, tmp_path):
 
 
 def test_entities_of_a_docbin_stay_beside_ours(pipeline, settings, tmp_path):
-    from spacy.tokens import DocBin
-
     nlp = spacy.blank("en")
     doc = nlp("high zinc and BRCA1 levels")
     doc.ents = [doc.char_span(5, 9, label="Mineral")]

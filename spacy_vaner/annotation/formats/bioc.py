@@ -26,7 +26,13 @@ from spacy_vaner.annotation.document import (
     surface,
 )
 from spacy_vaner.annotation.formats.json_stream import read_rows
-from spacy_vaner.corpora.formats.xml_nodes import Node, element, escaped, stream_nodes
+from spacy_vaner.corpora.formats.xml_nodes import (
+    BrokenXML,
+    Node,
+    element,
+    escaped,
+    recover_nodes,
+)
 from spacy_vaner.types import Offsets
 
 _ID_KEYS = ("identifier", "Identifier", "MESH", "NCBI Gene", "NCBI Homologene", "NCBI GENE")
@@ -48,8 +54,12 @@ def read_xml(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
     """Read a collection, document by document."""
     header: dict[str, Any] = {}
     tags = ("document", "infon", *_HEADER)
-    for node in stream_nodes(stream, Path(name), {"collection"}, tags):
-        if node.tag == "infon":
+    nodes = recover_nodes(stream, Path(name), {"collection"}, tags, starts=["document"])
+    for node in nodes:
+        if isinstance(node, BrokenXML):
+            lost = node.node and _child_text(node.node, "id")
+            yield Rejection(name, f"line {node.line}", str(node), lost)
+        elif node.tag == "infon":
             header.setdefault("infons", {})[node.attributes.get("key", "")] = node.text
         elif node.tag in _HEADER:
             header[node.tag] = node.text

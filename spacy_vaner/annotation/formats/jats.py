@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from spacy_vaner.annotation.document import Document, Rejection, join_passages
 from spacy_vaner.annotation.formats.base import stem
-from spacy_vaner.corpora.formats.xml_nodes import Node, stream_nodes
+from spacy_vaner.corpora.formats.xml_nodes import BrokenXML, Node, recover_nodes
 
 ROOTS = ("article", "pmc-articleset", "articles", "OAI-PMH")
 _BLOCKS = {
@@ -64,8 +64,11 @@ def read(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
     DOI or else its file.
     """
     number = 0
-    for node in stream_nodes(stream, Path(name), ROOTS, ("article",)):
+    for node in recover_nodes(stream, Path(name), ROOTS, ("article",), starts=("article",)):
         number += 1
+        if isinstance(node, BrokenXML):
+            yield Rejection(name, f"line {node.line}", str(node))
+            continue
         ids = {kind: text for kind, text in _article_ids(node) if text}
         found = next((ids[kind] for kind in _ID_KINDS if kind in ids), None)
         text, passages = join_passages(

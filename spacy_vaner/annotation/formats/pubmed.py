@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spacy_vaner.annotation.document import Document, Rejection, join_passages
-from spacy_vaner.corpora.formats.xml_nodes import Node, stream_nodes
+from spacy_vaner.corpora.formats.xml_nodes import BrokenXML, Node, recover_nodes
 
 ROOTS = ("PubmedArticleSet", "PubmedBookArticleSet", "MedlineCitationSet")
 _ARTICLES = ("PubmedArticle", "PubmedBookArticle", "MedlineCitation")
@@ -17,18 +17,36 @@ def read(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
     """Read the citations: a passage for the title, one for each part of the abstract.
 
     The text is the character data as it stands; marks such as <i> are left out, their text stays.
-    Abstracts in other languages and deleted citations are passed over.
+    Abstracts in other languages and deleted citations are passed over. The second version of a
+    citation, which has the PMID of the first, is called PMID.2, as PubMed does.
     """
-    for node in stream_nodes(stream, Path(name), ROOTS, _ARTICLES):
+    for node in recover_nodes(stream, Path(name), ROOTS, _ARTICLES, starts=_ARTICLES):
         position = f"line {node.line}"
-        citation = node.first("MedlineCitation") or node.first("BookDocument") or node
-        pmid = citation.first("PMID")
-        if pmid is None or not pmid.text.strip():
+        if isinstance(node, BrokenXML):
+            lost = _numbers(_citation(node.node))[0] if node.node else None
+            yield Rejection(name, position, str(node), lost)
+            continue
+        citation = _citation(node)
+        id_, pmid = _numbers(citation)
+        if id_ is None:
             yield Rejection(name, position, "a citation has no <PMID>")
             continue
-        id_ = pmid.text.strip()
         text, passages = join_passages(_parts(citation))
-        yield Document(id_, text, passages, pmid=id_, position=position)
+        yield Document(id_, text, passages, pmid=pmid, position=position)
+
+
+def _citation(node: Node) -> Node:
+    return node.first("MedlineCitation") or node.first("BookDocument") or node
+
+
+def _numbers(citation: Node) -> tuple[str | None, str | None]:
+    """Identifier, with the version of a later one, and PMID; None where there is none."""
+    found = citation.first("PMID")
+    pmid = found.text.strip() if found is not None else ""
+    if found is None or not pmid:
+        return None, None
+    version = found.attributes.get("Version", "1")
+    return (pmid if version == "1" else f"{pmid}.{version}"), pmid
 
 
 def _parts(citation: Node) -> Iterator[tuple[str, dict[str, str]]]:

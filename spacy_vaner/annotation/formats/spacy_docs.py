@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from spacy_vaner.annotation.document import (
@@ -20,6 +20,7 @@ from spacy_vaner.annotation.document import (
     check_fragments,
     whole,
 )
+from spacy_vaner.annotation.formats.docbin_stream import read_parts
 from spacy_vaner.corpora.docbins import SPANS_KEY, docs_to_bytes
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.gold import KEY
@@ -33,24 +34,38 @@ MODEL_KEY = "model"
 
 
 def read(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
-    """Read the documents; the file is in memory as a whole.
+    """Read the documents, part by part.
 
-    RAISES VanerError: VE202, this is no DocBin.
+    RAISES VanerError: VE202, this is no DocBin; nothing can be read behind it.
     """
+    vocab, number = Vocab(), 0
+    parts = read_parts(stream)
+    while True:
+        try:
+            part = next(parts, None)
+            if part is None:
+                return
+            for string in part.strings:
+                vocab.strings.add(string)
+            # The words of a part go with it: memory stays flat.
+            with vocab.memory_zone():
+                found = [
+                    _read(doc, at, name) for at, doc in enumerate(part.get_docs(vocab), number + 1)
+                ]
+        except (OSError, EOFError):
+            raise
+        except Exception as error:  # msgpack and numpy each raise their own for a broken file
+            raise VanerError(Messages.VE202.format(path=name, reason=error)) from error
+        number += len(found)
+        yield from found
+
+
+def _read(doc: Doc, number: int, name: str) -> Document | Rejection:
+    position = f"document {number}"
     try:
-        docs = DocBin().from_bytes(stream.read()).get_docs(Vocab())
-        number = 0
-        for doc in docs:
-            number += 1
-            position = f"document {number}"
-            try:
-                yield _document(doc, number, position)
-            except Unreadable as error:
-                yield Rejection(name, position, str(error))
-    except (OSError, EOFError, VanerError):
-        raise
-    except Exception as error:  # zlib, msgpack and numpy each raise their own for a broken file
-        raise VanerError(Messages.VE202.format(path=name, reason=error)) from error
+        return _document(doc, number, position)
+    except Unreadable as error:
+        return Rejection(name, position, str(error))
 
 
 def _document(doc: Doc, number: int, position: str) -> Document:
@@ -105,6 +120,7 @@ def write(documents: Sequence[Annotated], path: Path) -> None:
     is_parsed = has_sentences = is_tagged = False
     for annotated in documents:
         document, doc = annotated.document, annotated.doc
+        assert doc is not None
         data = dict(doc.user_data.get(KEY) or {})
         if document.native is None or document.native.format != FAMILY:
             data["id"], data["pmid"] = document.id, document.pmid

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,8 @@ from spacy_vaner.corpora.formats.base import malformed, numbered_lines
 from spacy_vaner.errors import Messages, VanerError
 
 _CHUNK = 1 << 16
+_LONGEST_TAG = 100
+"""Bytes at the end of a chunk in which a tag may begin that ends in the next one."""
 
 
 @dataclass(slots=True)
@@ -62,11 +65,15 @@ def read_nodes(path: Path, root: str, *tags: str) -> Iterator[Node]:
 
 
 class BrokenXML(Exception):
-    """The XML ends, or breaks off, here. told: the message for users."""
+    """XML that is not well-formed.
 
-    def __init__(self, told: VanerError) -> None:
+    told: the message for users. node: the element that is lost, as far as it goes; None between
+    two. line: where that element starts, else of the fault.
+    """
+
+    def __init__(self, told: VanerError, line: int, node: Node | None) -> None:
         super().__init__(str(told))
-        self.told = told
+        self.told, self.line, self.node = told, line, node
 
 
 def stream_nodes(
@@ -78,65 +85,233 @@ def stream_nodes(
     needed here, and can be made to expand without end.
 
     path: for messages. roots: what the outermost element may be called.
-    RAISES VanerError: VE201, another outermost element, or an entity.
+    RAISES VanerError: VE201, another outermost element, or an entity that is declared.
     RAISES BrokenXML: it is not well-formed.
     """
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    open_nodes: list[Node] = []
-    done: list[Node] = []
-    depth = 0
+    yield from _Trees(path, roots, tags).read(_Tape(stream))
 
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        if not depth and tag not in roots:
-            expected = " or ".join(f"<{root}>" for root in roots)
-            raise malformed(path, parser.CurrentLineNumber, f"an element {expected}", f"<{tag}>")
-        depth += 1
-        if open_nodes or tag in tags:
-            node = Node(tag, attributes, parser.CurrentLineNumber)
-            if open_nodes:
-                open_nodes[-1].content.append(node)
-            open_nodes.append(node)
 
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        if open_nodes:
-            node = open_nodes.pop()
-            if not open_nodes:
-                done.append(node)
+def recover_nodes(
+    stream: BinaryIO,
+    path: Path,
+    roots: Collection[str],
+    tags: Collection[str],
+    *,
+    starts: Sequence[str],
+) -> Iterator[Node | BrokenXML]:
+    """As `stream_nodes`; behind a fault it goes on with the next of the lost element's name.
 
-    def characters(text: str) -> None:
-        if open_nodes:
-            open_nodes[-1].content.append(text)
+    What is lost is yielded as BrokenXML. An element in which the next of its name begins counts
+    as broken there: its end is missing. Nothing is mended, since that would alter the text. In
+    an encoding that does not hold ASCII (UTF-16) the rest of the file is lost.
 
-    def entity(name: str, *_: object) -> None:
-        raise malformed(path, parser.CurrentLineNumber, "XML without entities of its own", name)
+    starts: of tags, with which it goes on where no element was open.
+    RAISES VanerError: VE201, as stream_nodes.
+    """
+    tape = _Tape(stream)
+    trees: _Trees | None = _Trees(path, roots, tags, is_flat=True)
+    while trees is not None:
+        try:
+            yield from trees.read(tape)
+            return
+        except BrokenXML as fault:
+            yield fault
+            trees = trees.after_fault(tape, [fault.node.tag] if fault.node else starts)
 
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = characters
-    parser.EntityDeclHandler = entity
-    # With a DTD that is not read, an entity nobody knows would be left out of the text.
-    parser.SkippedEntityHandler = entity
-    try:
+
+class _Tape:
+    """A stream that can be put back a little. at: how many bytes of it have been read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.at = 0
+        self._behind = self._ahead = b""
+
+    def read(self) -> bytes:
+        """The next chunk; nothing at the end."""
+        chunk = self._ahead or self.stream.read(_CHUNK)
+        self._ahead = b""
+        self._behind = (self._behind + chunk)[-3 * _CHUNK :]
+        self.at += len(chunk)
+        return chunk
+
+    def put_back(self, at: int) -> None:
+        """Go back to a place, or as far as it is remembered."""
+        n_bytes = min(self.at - at, len(self._behind))
+        if n_bytes > 0:
+            self._ahead = self._behind[-n_bytes:] + self._ahead
+            self._behind = self._behind[:-n_bytes]
+            self.at -= n_bytes
+
+    def skip_to(self, pattern: re.Pattern[bytes], *, at_least: int) -> int | None:
+        """Go to where a pattern begins, some bytes from here at least.
+
+        RETURNS: line ends passed; None where it is not found.
+        """
+        n_lines, kept = 0, b""
+        while chunk := self.read():
+            text = kept + chunk
+            found = pattern.search(text, at_least)
+            at_least = 0
+            end = found.start() if found else max(0, len(text) - _LONGEST_TAG)
+            n_lines += text.count(b"\n", 0, end)
+            if found:
+                self.put_back(self.at - len(text) + end)
+                return n_lines
+            kept = text[end:]
+        return None
+
+
+class _Trees:
+    """A parser of bytes that yields the elements of some names.
+
+    is_flat: none of them may stand in one of its own name.
+    above: elements that count as open at the start. line: number of the first one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        roots: Collection[str],
+        tags: Collection[str],
+        *,
+        is_flat: bool = False,
+        above: Sequence[str] = (),
+        line: int = 1,
+        encoding: str | None = None,
+    ) -> None:
+        self.path, self.roots, self.tags, self.is_flat = path, roots, tags, is_flat
+        self.encoding = encoding
+        self.root = ""
+        self.above: list[str] = []
+        self.place = [*above] if above else None
+        """What was open around the last element of these names, and will be around the next."""
+        self.open_nodes: list[Node] = []
+        self.done: list[Node] = []
+        self.lines_before = line - 1
+        self.start = self.fault_at = 0
+        self.fault_line = line
+        self.parser = parser = expat.ParserCreate(encoding)
+        parser.buffer_text = True
+        parser.XmlDeclHandler = self._declaration
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._characters
+        parser.EntityDeclHandler = self._entity
+        # With a DTD that is not read, an entity nobody knows would be left out of the text.
+        parser.SkippedEntityHandler = self._unknown_entity
+        head = "".join(f"<{tag}>" for tag in above).encode("utf8")
+        self.bytes_before = len(head)
+        if head:
+            parser.Parse(head, False)
+
+    def read(self, tape: _Tape) -> Iterator[Node]:
+        """The elements. RAISES BrokenXML, VanerError: as `stream_nodes`."""
+        self.start = tape.at
+        first = tape.at - self.bytes_before
         is_empty = True
-        while chunk := stream.read(_CHUNK):
+        is_end = False
+        while not is_end:
+            chunk = tape.read()
+            is_end = not chunk
             is_empty = is_empty and not chunk.strip()
-            if not is_empty:
-                parser.Parse(chunk, False)
-            yield from done
-            done.clear()
-        if not is_empty:
-            parser.Parse(b"", True)
-            yield from done
-    except expat.ExpatError as error:
-        # What was complete before the fault is good.
-        yield from done
-        expected = f"XML ({expat.ErrorString(error.code)})"
-        found = f"column {error.offset + 1}"
-        raise BrokenXML(malformed(path, error.lineno, expected, found)) from error
+            if is_empty:
+                # Blanks before the first tag are forgiven, and so is a file of nothing else.
+                continue
+            fault: BrokenXML | None = None
+            try:
+                self.parser.Parse(chunk, is_end)
+            except expat.ExpatError as error:
+                at = self.parser.ErrorByteIndex
+                fault = self._broken(
+                    f"XML ({expat.ErrorString(error.code)})",
+                    _shown(chunk[max(0, first + at - tape.at + len(chunk)) :]),
+                    at,
+                )
+            except BrokenXML as error:
+                fault = error
+            # What was complete before the fault is good.
+            yield from self.done
+            self.done.clear()
+            if fault is not None:
+                self.fault_at += first
+                raise fault
+
+    def after_fault(self, tape: _Tape, starts: Sequence[str]) -> _Trees | None:
+        """Go to the next start tag of these names; None if there is none."""
+        if not self.root:
+            return None
+        names = b"|".join(re.escape(tag).encode("utf8") for tag in starts)
+        tape.put_back(self.fault_at)
+        pattern = re.compile(rb"<(?:" + names + rb")(?=[\s/>])")
+        # An element may begin at the fault; but not that with which this parser began.
+        n_lines = tape.skip_to(pattern, at_least=int(self.fault_at == self.start))
+        if n_lines is None:
+            return None
+        return _Trees(
+            self.path,
+            self.roots,
+            self.tags,
+            is_flat=self.is_flat,
+            above=[self.root] if self.place is None else self.place,
+            line=self.fault_line + n_lines,
+            encoding=self.encoding,
+        )
+
+    def _broken(self, expected: str, found: str, at: int) -> BrokenXML:
+        """at: in bytes of this parser."""
+        self.fault_at, self.fault_line = at, self._line
+        told = malformed(self.path, self.fault_line, expected, found)
+        node = self.open_nodes[0] if self.open_nodes else None
+        return BrokenXML(told, node.line if node else self.fault_line, node)
+
+    @property
+    def _line(self) -> int:
+        return self.lines_before + self.parser.CurrentLineNumber
+
+    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        self.encoding = encoding
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if not self.root:
+            if tag not in self.roots:
+                expected = " or ".join(f"<{root}>" for root in self.roots)
+                raise malformed(self.path, self._line, f"an element {expected}", f"<{tag}>")
+            self.root = tag
+        if self.is_flat and self.open_nodes and tag == self.open_nodes[0].tag:
+            expected = f"</{tag}> of line {self.open_nodes[0].line}"
+            raise self._broken(expected, f"<{tag}>", self.parser.CurrentByteIndex)
+        if self.open_nodes or tag in self.tags:
+            node = Node(tag, attributes, self._line)
+            if self.open_nodes:
+                self.open_nodes[-1].content.append(node)
+            else:
+                self.place = [*self.above]
+            self.open_nodes.append(node)
+        else:
+            self.above.append(tag)
+
+    def _end(self, tag: str) -> None:
+        if not self.open_nodes:
+            self.above.pop()
+            return
+        node = self.open_nodes.pop()
+        if not self.open_nodes:
+            self.done.append(node)
+
+    def _characters(self, text: str) -> None:
+        if self.open_nodes:
+            self.open_nodes[-1].content.append(text)
+
+    def _entity(self, name: str, *_: object) -> None:
+        raise malformed(self.path, self._line, "XML without entities of its own", name)
+
+    def _unknown_entity(self, name: str, *_: object) -> None:
+        raise self._broken("XML without unknown entities", name, self.parser.CurrentByteIndex)
+
+
+def _shown(content: bytes) -> str:
+    return content[:60].decode("utf8", "replace") or "the end of the file"
 
 
 def element(tag: str, content: str = "", **attributes: object) -> str:
