@@ -8,6 +8,7 @@ VARS ?=
 # Arguments of pytest for `make test`, e.g. PYTEST='-k decoding --slow'.
 PYTEST ?=
 # Extras that the tests use. The tests of Ray: make test EXTRAS=all,ray PYTEST=--ray
+# Those of pages, in a headless Chromium: make test PYTEST=--browser
 EXTRAS ?= all
 # Processes that run tests at the same time, one thread each.
 WORKERS ?= 2

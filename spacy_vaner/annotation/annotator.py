@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spacy_vaner import __version__
 from spacy_vaner.annotation.document import Annotated, Annotation, Document, Rejection
@@ -129,6 +130,22 @@ def load_pipeline(settings: Settings) -> Language:
     return nlp
 
 
+def parse_corpus(text: str) -> str | dict[str, str]:
+    """A corpus name as it is given in a line: one for all types, or Type=name,Type=name.
+
+    RAISES VanerError: VE758, neither of them.
+    """
+    if "=" not in text:
+        return text
+    table = {}
+    for pair in text.split(","):
+        type_, equals, name = (part.strip() for part in pair.partition("="))
+        if not (type_ and equals and name):
+            raise VanerError(Messages.VE758.format(corpus=text))
+        table[type_] = name
+    return table
+
+
 def vaner_names(nlp: Language) -> list[str]:
     """The names of the vaner_ner components of a pipeline."""
     return [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == FACTORY]
@@ -190,25 +207,45 @@ class Annotator:
         return receipt
 
     def _docs(self, documents: Sequence[Document]) -> Iterator[tuple[Document, Doc | Exception]]:
-        """The documents with what the pipeline makes of them; if it fails, one by one."""
-        try:
-            docs: list[Doc | Exception] = list(self._pipe(documents))
-        except Exception:  # any component may raise anything
-            docs = [self._alone(document) for document in documents]
+        """The documents with what the pipeline makes of them."""
+
+        def make(document: Document) -> Doc:
+            doc = spacy_docs.to_doc(document, self.nlp.vocab)
+            return self.nlp.make_doc(document.text) if doc is None else doc
+
+        docs = run_pipeline(self.nlp, documents, make, component_cfg=self.component_cfg)
         yield from zip(documents, docs, strict=True)
 
-    def _alone(self, document: Document) -> Doc | Exception:
+
+Given = TypeVar("Given")
+
+
+def run_pipeline(
+    nlp: Language,
+    given: Sequence[Given],
+    make: Callable[[Given], Doc],
+    *,
+    component_cfg: dict[str, dict[str, Any]] | None = None,
+) -> list[Doc | Exception]:
+    """Put Docs through the pipeline; if it fails on them together, one by one.
+
+    make: makes the Doc of one of the given; called again where the pipeline failed.
+    RETURNS: for each the Doc, or what the pipeline raised.
+    """
+
+    def run(some: Sequence[Given]) -> list[Doc]:
+        return list(nlp.pipe((make(one) for one in some), component_cfg=component_cfg or {}))
+
+    def alone(one: Given) -> Doc | Exception:
         try:
-            return next(self._pipe([document]))
+            return run([one])[0]
         except Exception as error:
             return error
 
-    def _pipe(self, documents: Sequence[Document]) -> Iterator[Doc]:
-        inputs = (
-            spacy_docs.to_doc(document, self.nlp.vocab) or self.nlp.make_doc(document.text)
-            for document in documents
-        )
-        return self.nlp.pipe(inputs, component_cfg=self.component_cfg)
+    try:
+        return [*run(given)]
+    except Exception:  # any component may raise anything
+        return [alone(one) for one in given]
 
 
 def find(document: Document, doc: Doc, model: str) -> tuple[tuple[Annotation, ...], int]:
@@ -232,13 +269,14 @@ def find(document: Document, doc: Doc, model: str) -> tuple[tuple[Annotation, ..
     known = {(one.type, one.fragments) for one in document.annotations if one.model == model}
     if PREDICTIONS_KEY not in doc.user_data:
         known |= {(one.type, one.fragments) for one in document.annotations}
-    ends = {passage.end for passage in document.passages}
+    ends = sorted({passage.end for passage in document.passages})
     found, n_across = [], 0
     for type_, start, end, score in spans:
         one = Annotation(type_, ((start, end),), score=score, model=model)
         if (type_, one.fragments) in known:
             continue
-        if any(start < border < end for border in ends):
+        border = bisect_right(ends, start)
+        if border < len(ends) and ends[border] < end:
             n_across += 1
         else:
             found.append(one)

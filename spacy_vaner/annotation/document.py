@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 MAX_GAP = 100_000
-"""Characters between two passages; more is a wrong offset, and would be filled with blanks."""
+"""Characters between passages, all of a document together: they are filled with blanks, and more
+is a wrong offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +112,14 @@ class Unreadable(Exception):
 
 
 class Annotated(NamedTuple):
-    """What every writer takes: a document, what was found in it, and the Doc it was found in."""
+    """What every writer takes: a document, what was found in it, and the Doc it was found in.
+
+    doc: needed where tokens are written; None where it is not kept.
+    """
 
     document: Document
     found: tuple[Annotation, ...]
-    doc: Doc
+    doc: Doc | None = None
 
     @property
     def annotations(self) -> tuple[Annotation, ...]:
@@ -154,11 +158,13 @@ def place_passages(
     """
     text = ""
     passages: list[Passage] = []
+    n_filled = 0
     for part, offset, infons in parts:
         start = offset
         if start < len(text) or (passages and start < passages[-1].start):
             start = len(text) + 1
-        if start - len(text) > MAX_GAP:
+        n_filled += start - len(text)
+        if n_filled > MAX_GAP:
             raise Unreadable(
                 f"a passage has the offset {offset}, but the text before it ends at {len(text)}"
             )
@@ -187,8 +193,10 @@ def check_fragments(fragments: Sequence[Offsets], text: str) -> tuple[Offsets, .
 
 def check_surface(said: str | None, fragments: Sequence[Offsets], text: str) -> None:
     """RAISES Unreadable: the source says that another text stands at these offsets."""
+    if said is None:
+        return
     found = surface(text, fragments)
-    if said is not None and "".join(said.split()) != "".join(found.split()):
+    if "".join(said.split()) != "".join(found.split()):
         raise Unreadable(
             f"the offsets do not fit the text: at {fragments[0][0]} stands {found[:60]!r}, "
             f"annotated is {said[:60]!r}"

@@ -41,6 +41,7 @@ from spacy_vaner.cli.pretrain import (
 from spacy_vaner.cli.rows import assemble_command, rows_command, ship_command
 from spacy_vaner.cli.spacy_vectors import spacy_vectors_command
 from spacy_vaner.cli.thresholds import thresholds_command
+from spacy_vaner.cli.serve import serve_command
 from spacy_vaner.cli.tokenizer import tokenizer_command
 from spacy_vaner.errors import VanerError, VanerWarning
 
@@ -114,6 +115,7 @@ kb_app.command("index", no_args_is_help=True)(kb_index_command)
 kb_app.command("search", no_args_is_help=True)(kb_search_command)
 vaner_app.add_typer(kb_app)
 vaner_app.command("annotate", no_args_is_help=True)(annotate_command)
+vaner_app.command("serve", no_args_is_help=True)(serve_command)
 vaner_app.command("dbr", no_args_is_help=True)(dbr_command)
 spacy_app.add_typer(vaner_app)
 

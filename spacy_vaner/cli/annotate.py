@@ -13,7 +13,6 @@ from spacy_vaner.errors import Messages, VanerError
 if TYPE_CHECKING:
     from spacy_vaner.annotation.annotator import Settings
     from spacy_vaner.annotation.run import Engine, Progress
-    from spacy_vaner.gold import CorpusName
 
 REJECTED = 3
 """Exit status when all is done, but documents were rejected."""
@@ -90,7 +89,7 @@ def annotate_command(
 
     Example: python -m spacy vaner annotate pubmed results --model trained --to bioc_xml --workers 8
     """
-    from spacy_vaner.annotation.annotator import Settings, model_name
+    from spacy_vaner.annotation.annotator import Settings, model_name, parse_corpus
     from spacy_vaner.annotation.formats import get_output
     from spacy_vaner.annotation.inputs import Limits
 
@@ -100,7 +99,7 @@ def annotate_command(
         model_name=model_name(model),
         to=to,
         types=None if types is None else tuple(part.strip() for part in types.split(",")),
-        corpus=_corpus(corpus),
+        corpus=None if corpus is None else parse_corpus(corpus),
         limits=Limits(documents=shard_documents, document_characters=max_characters),
         gpu=gpu_id,
     )
@@ -189,16 +188,3 @@ def _engine(name: str, *, workers: int, address: str | None, gpu_id: int) -> Eng
             )
         )
     return local_engine(workers)
-
-
-def _corpus(option: str | None) -> CorpusName:
-    """A name for all types, or a table."""
-    if option is None or "=" not in option:
-        return option
-    table = {}
-    for pair in option.split(","):
-        type_, equals, name = (part.strip() for part in pair.partition("="))
-        if not (type_ and equals and name):
-            raise VanerError(Messages.VE718.format(problem=f"--corpus has {pair!r}"))
-        table[type_] = name
-    return table

@@ -99,6 +99,34 @@ def read_document(
     header: of the collection: source, date, key, infons.
     RAISES Unreadable: offsets that do not fit the text; a part that is not as BioC has it.
     """
+    try:
+        _check_form(row)
+        return _read_document(row, id_, dict(header or {}), position)
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise Unreadable(f"this is not BioC: {error}") from error
+
+
+def _check_form(row: Rows) -> None:
+    """Whoever writes the document walks through all its parts, those too that are not read.
+
+    RAISES TypeError: one is not a list of objects.
+    """
+    parts = [row, *_rows(row, "passages")]
+    parts += [sentence for passage in parts[1:] for sentence in _rows(passage, "sentences")]
+    for part in parts:
+        for one in [*_rows(part, "annotations"), *_rows(part, "relations")]:
+            _rows(one, "locations")
+            _rows(one, "nodes")
+
+
+def _rows(row: Rows, key: str) -> list[Rows]:
+    rows = row.get(key) or []
+    if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
+        raise TypeError(f'"{key}" must be a list of objects')
+    return rows
+
+
+def _read_document(row: Rows, id_: str, header: Mapping[str, Any], position: str) -> Document:
     parts: list[tuple[str, int, Mapping[str, str]]] = []
     annotated: list[tuple[int, list[Rows]]] = []
     pmid = row.get("pmid") or _infons(row).get("article-id_pmid")
@@ -119,7 +147,7 @@ def read_document(
         for found in rows
     ]
     annotations += [_annotation(found, 0, text) for found in row.get("annotations") or []]
-    native = Native("bioc", {"header": dict(header or {}), "row": row})
+    native = Native("bioc", {"header": header, "row": row})
     return Document(
         id_, text, passages, tuple(annotations), str(pmid) if pmid else None, native, position
     )
@@ -311,17 +339,18 @@ def _row_of_annotation(one: Annotation, text: str, shift: int, id_: str) -> Rows
 
 def collection_header(documents: Iterable[Annotated]) -> dict[str, Any]:
     """Source, date, key and infons of the collection that the documents came from."""
+    header = {"source": "", "date": "", "key": "", "infons": {}}
     for annotated in documents:
         native = annotated.document.native
         if native is not None and native.format == "bioc":
             assert isinstance(native.data, dict)
-            return dict(native.data["header"])
-    return {}
+            return {**header, **native.data["header"]}
+    return header
 
 
 def write_json(documents: Sequence[Annotated], path: Path) -> None:
     """Write a collection, a document per line."""
-    header = {"source": "", "date": "", "key": "", "infons": {}, **collection_header(documents)}
+    header = collection_header(documents)
     with path.open("w", encoding="utf8", newline="\n") as file:
         file.write(json.dumps(header, ensure_ascii=False)[:-1] + ', "documents": [\n')
         for number, annotated in enumerate(documents):

@@ -41,6 +41,15 @@ def _document(line: str, number: int, position: str) -> Document:
         row = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise Unreadable(f"this is not JSON ({error})") from error
+    return read_row(row, number, position)
+
+
+def read_row(row: object, number: int, position: str) -> Document:
+    """A document of JSONL.
+
+    number: its name where it has no id.
+    RAISES Unreadable: a key that is not as docs/annotate.md has it; offsets outside of the text.
+    """
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise Unreadable('expected an object with a string "text"')
     text: str = row["text"]
