@@ -253,6 +253,14 @@ class Messages:
         "VE140: {path} holds no word vectors: {error}. Make the file with "
         "`python -m spacy_vaner.training vectors`."
     )
+    VE142 = (
+        "VE142: {path} holds no lexicon: {error}. Make the file with "
+        "`python -m spacy_vaner.training lexicon`."
+    )
+    VE143 = (
+        "VE143: lexicon is given, and the backbone has no word features, which it is a part of. "
+        "Set lexicon to null, or take a backbone with word features (word_rows)."
+    )
     VE141 = (
         "VE141: config.json declares word features that cannot be read: {error}. Another version "
         "of spacy_vaner may have written it."

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import Messages, VanerError
+from .hashing import MAX_WORD, mixed, place_factors, powers, word_key
+from .lexicon import Lexicon, LexiconTable
 from .tokenizer import SubwordTokenizer
 
 CONFIG_KEY = "word_features"
 """Key of config.json under which a backbone declares them."""
 
 _AFFIX = 3
-_MAX_WORD = 64
-# Odd factors of hashes modulo 2**64, as signed numbers: of a character's place in its word, and of
-# a subword's.
-_PLACE = 0x5851F42D4C957F2D
+# Odd factor of hashes modulo 2**64, of a subword's place in its word.
 _TURN = 0x14057B7EF767814F
 _SHAPE = 0x2545F4914F6CDD1D
 _TABLES = ("norm", "prefix", "suffix", "shape")
@@ -51,15 +50,22 @@ class WordFeatures:
     n_rows: of the table of lower-case forms; affixes have a quarter, shapes an eighth of it.
     width: of every hashed table.
     n_vectors, vector_width: of the static vectors; 0 = none.
+    lexicon_types, lexicon_bytes, lexicon_hashes: of a table of names; no types = none.
     """
 
     n_rows: int
     width: int
     n_vectors: int = 0
     vector_width: int = 0
+    lexicon_types: tuple[str, ...] = ()
+    lexicon_bytes: int = 0
+    lexicon_hashes: int = 0
 
-    def to_dict(self) -> dict[str, int]:
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; of a lexicon only where there is one."""
+        values = {**asdict(self), "lexicon_types": list(self.lexicon_types)}
+        is_left = {} if self.lexicon_types else {n for n in values if n.startswith("lexicon_")}
+        return {name: value for name, value in values.items() if name not in is_left}
 
 
 class WordVectors:
@@ -112,14 +118,20 @@ class WordEmbedding(nn.Embedding):
         self.vectors = _frozen(torch.zeros(features.n_vectors, features.vector_width))
         width = len(_TABLES) * features.width + features.vector_width
         self.projection = nn.Linear(width, hidden_size, bias=False)
+        self.lexicon: Lexicon | None = None
+        if features.lexicon_types:
+            n_types = len(features.lexicon_types)
+            sizes_of = (n_types, features.lexicon_bytes, features.lexicon_hashes)
+            self.lexicon = Lexicon(*sizes_of, hidden_size)
         for table in self.tables.values():
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=_TABLE_STD)
         nn.init.normal_(self.weight, std=_INIT_STD)
         # What is added is then as large as the subword's own row.
         nn.init.normal_(self.projection.weight, std=_INIT_STD / _TABLE_STD / width**0.5)
-        self.register_buffer("place_factors", _powers_of(_PLACE), persistent=False)
-        self.register_buffer("turn_factors", _powers_of(_TURN), persistent=False)
+        turns = powers(_TURN, MAX_WORD)
+        self.register_buffer("place_factors", torch.tensor(place_factors()), persistent=False)
+        self.register_buffer("turn_factors", torch.tensor(turns), persistent=False)
 
     def bind(self, tokenizer: SubwordTokenizer) -> None:
         """Tell what the subword ids stand for; needed once, before the first forward pass."""
@@ -133,15 +145,28 @@ class WordEmbedding(nn.Embedding):
         self.keys.copy_(vectors.keys)
         self.vectors.copy_(vectors.vectors * (_TABLE_STD / scale))
 
+    def set_lexicon(self, table: LexiconTable) -> None:
+        """Take a table of names, which adds nothing until it is trained."""
+        n_bytes = len(table.bits)
+        self.features = replace(
+            self.features,
+            lexicon_types=table.types,
+            lexicon_bytes=n_bytes,
+            lexicon_hashes=table.n_hashes,
+        )
+        lexicon = Lexicon(len(table.types), n_bytes, table.n_hashes, self.embedding_dim)
+        lexicon.bits.data.copy_(table.bits)
+        self.lexicon = lexicon.to(self.weight.device).train(self.training)
+
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed. input_ids: (B, S), int64. RETURNS: (B, S, hidden_size)."""
         subwords = super().forward(input_ids)
-        hashes, known = self._hash_words(input_ids)
+        hashes, known, word = self._hash_words(input_ids)
         parts = []
         for name in _TABLES:
             table = self.tables[name]
             assert isinstance(table, nn.Embedding)
-            parts.append(table(_mixed(hashes[name]) % table.num_embeddings))
+            parts.append(table(mixed(hashes[name]) % table.num_embeddings))
         if self.features.n_vectors:
             key = hashes["norm"]
             row = torch.searchsorted(self.keys, key).clamp_max(self.features.n_vectors - 1)
@@ -149,10 +174,14 @@ class WordEmbedding(nn.Embedding):
             parts.append(nn.functional.embedding(row, self.vectors) * found.unsqueeze(-1))
         features = torch.cat(parts, dim=-1) * known.unsqueeze(-1)
         added: Tensor = self.projection(features)
+        if self.lexicon is not None:
+            added = added + self.lexicon(hashes["norm"], word, self._of_id("is_known", input_ids))
         return subwords + added
 
-    def _hash_words(self, input_ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """RETURNS: per table the hash of each subword's word, (B, S), and whether it counts."""
+    def _hash_words(self, input_ids: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """RETURNS: per table the hash of each subword's word, (B, S); whether it counts, (B, S);
+        the number of the word, (B * S,).
+        """
         is_part = self._of_id("is_part", input_ids)
         starts = self._of_id("starts", input_ids).clone()
         starts[:, 1:] |= ~is_part[:, :-1]
@@ -186,7 +215,8 @@ class WordEmbedding(nn.Embedding):
         if self.training and self.word_dropout:
             is_kept = torch.rand(n_words, device=word.device) >= self.word_dropout
             known = known & is_kept[word].view(n_rows, size)
-        return {name: of_words(value).view(n_rows, size) for name, value in hashes.items()}, known
+        of_subwords = {n: of_words(value).view(n_rows, size) for n, value in hashes.items()}
+        return of_subwords, known, word
 
     def _of_id(self, name: str, input_ids: Tensor) -> Tensor:
         table = getattr(self, f"of_id_{name}")
@@ -196,18 +226,7 @@ class WordEmbedding(nn.Embedding):
     def _factor(self, name: str, place: Tensor) -> Tensor:
         factors = getattr(self, name)
         assert isinstance(factors, Tensor)
-        return factors[place.clamp_max(_MAX_WORD - 1)]
-
-
-def word_key(word: str) -> int:
-    """The hash of a lower-case word, as the embedding computes it: a signed 64-bit number."""
-    total = 0
-    factor = 1
-    for place, character in enumerate(word):
-        total += _of_character(character) * factor
-        if place < _MAX_WORD - 1:
-            factor *= _PLACE
-    return _signed(total)
+        return factors[place.clamp_max(MAX_WORD - 1)]
 
 
 def split_words(text: str) -> list[str]:
@@ -226,6 +245,19 @@ def add_word_features(decoder: nn.Module, features: WordFeatures) -> None:
     setattr(model.config, CONFIG_KEY, features.to_dict())
 
 
+def add_lexicon(decoder: nn.Module, table: LexiconTable) -> None:
+    """Give a decoder with word features a table of names.
+
+    RAISES VanerError: VE143, the decoder has no word features.
+    """
+    model: Any = decoder
+    embedding = word_embedding(decoder)
+    if embedding is None:
+        raise VanerError(Messages.VE143)
+    embedding.set_lexicon(table)
+    setattr(model.config, CONFIG_KEY, embedding.features.to_dict())
+
+
 def declared_features(config: object) -> WordFeatures | None:
     """The features that a backbone's config declares.
 
@@ -235,8 +267,9 @@ def declared_features(config: object) -> WordFeatures | None:
     if declared is None:
         return None
     try:
-        return WordFeatures(**declared)
-    except TypeError as error:
+        types = tuple(declared.get("lexicon_types", ()))
+        return WordFeatures(**{**declared, "lexicon_types": types})
+    except (TypeError, AttributeError) as error:
         raise VanerError(Messages.VE141.format(error=error)) from None
 
 
@@ -308,29 +341,3 @@ def _shape_key(text: str) -> int:
         if shape[-2:] != kind * 2:
             shape += kind
     return word_key(shape) ^ _SHAPE
-
-
-def _of_character(character: str) -> int:
-    """A fixed random number per character (splitmix64)."""
-    x = (ord(character) + 1) * 0x9E3779B97F4A7C15 & _MASK
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
-    return x ^ (x >> 31)
-
-
-_MASK = 2**64 - 1
-
-
-def _signed(x: int) -> int:
-    x &= _MASK
-    return x - 2**64 if x >= 2**63 else x
-
-
-def _powers_of(factor: int) -> Tensor:
-    return torch.tensor([_signed(pow(factor, n, 2**64)) for n in range(_MAX_WORD)])
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """Spread what differs in high bits over the low ones; not negative."""
-    x = (x ^ (x >> 31)) * _signed(0xBF58476D1CE4E5B9)
-    return (x ^ (x >> 29)) & (2**62 - 1)

@@ -46,7 +46,8 @@ def write_spacy_vectors(source: Path, output: Path, *, words: Sequence[Path] = (
 
 
 def _of_hashes(source: Path, words: Sequence[Path]) -> tuple[list[str], NDArray[numpy.float32]]:
-    from spacy_vaner.backbone.word_features import WordVectors, word_key
+    from spacy_vaner.backbone.hashing import word_key
+    from spacy_vaner.backbone.word_features import WordVectors
 
     if not words:
         raise VanerError(Messages.VE476)

@@ -209,6 +209,22 @@ def _parser() -> argparse.ArgumentParser:
     vectors.add_argument(
         "--protected", type=Path, help="file of `python -m spacy vaner protected-runs`"
     )
+    lexicon = command("lexicon", _lexicon, "Make a table of names for word features.")
+    lexicon.add_argument("names", type=Path, nargs="+", help=".tsv and .tsv.xz files of names")
+    lexicon.add_argument("output", type=Path, help="file to write (.safetensors)")
+    lexicon.add_argument(
+        "--types", default="Disease,Chemical,Gene,Species", help="of names, with commas between"
+    )
+    lexicon.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="leave out names whose column `source` begins so; may be repeated",
+    )
+    lexicon.add_argument(
+        "--bits", type=float, default=24.0, help="per name; fewer make the file smaller, and wrong"
+    )
     pretrain = command("pretrain", _pretrain, "Train a backbone on a folder of token ids.")
     pretrain.add_argument("config", type=Path, help="settings as JSON (docs/pretraining.md)")
     pretrain.add_argument(
@@ -276,6 +292,18 @@ def _vectors(options: argparse.Namespace) -> int:
         protected_path=options.protected,
     )
     print(told)
+    return 0
+
+
+def _lexicon(options: argparse.Namespace) -> int:
+    from spacy_vaner.backbone.lexicon import LexiconTable
+    from spacy_vaner.training.sources import read_names
+
+    names = (pair for path in options.names for pair in read_names(path, without=options.without))
+    types = [name.strip() for name in options.types.split(",")]
+    table = LexiconTable.from_names(names, types, bits_per_name=options.bits)
+    table.to_file(options.output)
+    print(f"{table.n_names:,} names, {len(table.bits):,} bytes: {options.output}")
     return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import lzma
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -84,6 +84,19 @@ def read_documents(source: Source) -> Iterator[str]:
             yield from _name_documents(source.path, seed=repetition)
 
 
+def read_names(path: Path, *, without: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """Name and type of every row of a .tsv or .tsv.xz file.
+
+    without: beginnings of values of the column `source`; their rows are left out.
+    RAISES VanerError: VE503-VE505, with file and line.
+    """
+    left_out = tuple(without)
+    columns = (*_COLUMNS, "source") if left_out else _COLUMNS
+    for name, type_, _, *source in _cells(path, columns):
+        if not source or not source[0].startswith(left_out):
+            yield name, type_
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of every line of a plain or xz file, white space stripped.
 
@@ -121,22 +134,27 @@ def _name_documents(path: Path, *, seed: int) -> Iterator[str]:
 def _concepts(path: Path) -> dict[tuple[str, str], list[str]]:
     """(type, identifier) → names; a name without an identifier is a concept of its own."""
     concepts: dict[tuple[str, str], list[str]] = {}
+    for name, type_, id_ in _cells(path, _COLUMNS):
+        concepts.setdefault((type_, id_ or f"\t{name}"), []).append(name)
+    return concepts
+
+
+def _cells(path: Path, wanted: Sequence[str]) -> Iterator[list[str]]:
+    """The values of some columns, row by row."""
     columns: list[int] = []
     n_cells = 0
     for number, line in read_lines(path):
         cells = line.split("\t")
         if not columns:
-            missing = [name for name in _COLUMNS if name not in cells]
+            missing = [name for name in wanted if name not in cells]
             if missing:
                 expected = f"the column {missing[0]!r} in the header"
                 raise _bad_row(path, number, expected, line)
-            columns, n_cells = [cells.index(name) for name in _COLUMNS], len(cells)
+            columns, n_cells = [cells.index(name) for name in wanted], len(cells)
         elif line:
             if not max(columns) < len(cells) <= n_cells:
                 raise _bad_row(path, number, f"{n_cells} columns", line)
-            name, type_, id_ = (cells[column].strip() for column in columns)
-            concepts.setdefault((type_, id_ or f"\t{name}"), []).append(name)
-    return concepts
+            yield [cells[column].strip() for column in columns]
 
 
 def _bad_row(path: Path, number: int, expected: str, line: str) -> VanerError:

@@ -49,12 +49,14 @@ class NoiseConfig:
     replace_share: of the distinct mentions of a window, that give way to another mention of their
         type and corpus.
     word_dropout: share of the words that are read without word features.
+    lexicon_dropout: share of the rows that are read without the lexicon.
     hidden_dropout: of what every layer adds to the states, and of the embedding; for LLaMAs.
     """
 
     mask_share: float = setting(0.0, least=0, most=0.9)
     replace_share: float = setting(0.0, least=0, most=1)
     word_dropout: float = setting(0.0, least=0, most=1)
+    lexicon_dropout: float = setting(0.5, least=0, most=1)
     hidden_dropout: float = setting(0.0, least=0, most=0.9)
 
 
@@ -64,6 +66,8 @@ class TagConfig(RunSettings):
 
     rows: folder that `python -m spacy vaner rows` made.
     backbone: folder of a pretrained backbone; null = random weights of the shape `start`.
+    lexicon: file of names that the backbone's word features know of from now on; null = none, or
+        what the backbone has.
     asking: "joint", the text is read once for all types, or "per_type", once per type behind its
         instruction.
     question_width: of the joint head's hidden layer.
@@ -95,6 +99,7 @@ class TagConfig(RunSettings):
         *(
             "rows",
             "backbone",
+            "lexicon",
             "pass_subwords",
             "dev_files",
             "dev_documents",
@@ -106,6 +111,7 @@ class TagConfig(RunSettings):
     rows: str = setting()
     backbone: str | None = setting(None)
     start: BackboneShape = field(default_factory=BackboneShape)
+    lexicon: str | None = setting(None)
     asking: str = setting("joint", choices=("joint", "per_type"))
     question_width: int = setting(128, least=1)
     with_corpus: str | None = setting(None)

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from spacy_vaner.backbone.batching import plan_batches
 from spacy_vaner.backbone.device import choose_device, choose_precision
 from spacy_vaner.backbone.joint import Asked, question_text
+from spacy_vaner.backbone.lexicon import LexiconTable
 from spacy_vaner.backbone.settings import HFBackbone
 from spacy_vaner.backbone.tagger import Tagger, build_tagger, set_tagger_weights, tagger_files
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer
-from spacy_vaner.backbone.word_features import WordVectors, word_embedding
+from spacy_vaner.backbone.word_features import WordVectors, add_lexicon, word_embedding
 from spacy_vaner.decoding import FloatArray, decode, softmax
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.instructions import Instruction, paper_instruction, template_instruction
@@ -73,7 +74,8 @@ def train_tagger(
         tagger/, the one at the end; start/ where it began with random weights.
     resume: go on from the newest checkpoint there; where there is none, start.
     RAISES VanerError: VE507, VE523-VE526, the rows; VE509, VE511, VE512, VE514, the run's files;
-        VE513, a loss that is no number; VE101, VE103-VE107, VE120-VE125, settings and backbone.
+        VE513, a loss that is no number; VE101, VE103-VE107, VE120-VE125, settings and backbone;
+        VE142, VE143, the lexicon; VE508, VE530, noise that the backbone has no place for.
     """
     return run(
         lambda: Tagging(config, output),
@@ -113,6 +115,8 @@ class Tagging:
         )
         if self.tagger.tokenizer.fingerprint() != self.rows.header.tokenizer:
             raise VanerError(Messages.VE526.format(backbone=folder, rows=config.rows))
+        if config.lexicon is not None:
+            add_lexicon(self.tagger.backbone, LexiconTable.from_file(Path(config.lexicon)))
         self._asker = Asker(self.tagger, config.with_corpus, config.without_corpus)
         self._check_lengths()
         self.parameters = {n: p for n, p in self.tagger.named_parameters() if p.requires_grad}
@@ -311,6 +315,8 @@ def add_dropout(backbone: nn.Module, noise: NoiseConfig) -> None:
     words = word_embedding(backbone)
     if words is not None:
         words.word_dropout = noise.word_dropout
+        if words.lexicon is not None:
+            words.lexicon.dropout = noise.lexicon_dropout
 
 
 def _marks(tokenizer: SubwordTokenizer) -> Marks:

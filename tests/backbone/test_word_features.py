@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spacy_vaner.backbone.hashing import word_key
 from spacy_vaner.backbone.pretrained import fresh_decoder, small_llama_config
 from spacy_vaner.backbone.settings import HFBackbone, SmallLlama
 from spacy_vaner.backbone.tagger import build_tagger, tagger_files, tagger_from_files
@@ -18,7 +19,6 @@ from spacy_vaner.backbone.word_features import (
     WordVectors,
     add_word_features,
     word_embedding,
-    word_key,
 )
 from spacy_vaner.errors import VanerError
 from spacy_vaner.training.checkpoints import write_folder
@@ -71,7 +71,7 @@ def test_the_hash_is_the_words_whatever_its_subwords(
 ) -> None:
     ids, offsets = tokenizer.encode(text)
     words = words_of(text, offsets)
-    hashes, known = embedding._hash_words(torch.tensor([ids]))
+    hashes, known, _ = embedding._hash_words(torch.tensor([ids]))
     assert len(set(words)) < len(words)
     assert hashes["norm"][0].tolist() == [word_key(word) for word in words]
     assert hashes["prefix"][0].tolist() == [word_key(word[:3]) for word in words]

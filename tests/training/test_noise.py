@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from spacy_vaner.assembly import assemble
 from spacy_vaner.backbone import HFBackbone, SubwordTokenizer, build_tagger
 from spacy_vaner.backbone.batching import padded_length
 from spacy_vaner.backbone.word_features import WordEmbedding, WordFeatures, word_embedding
 from spacy_vaner.decoding import B, I, O
 from spacy_vaner.errors import VanerError
+from spacy_vaner.training.__main__ import main
 from spacy_vaner.training.averages import AVERAGES_FILE, Averages
 from spacy_vaner.training.log import LOG_FILE, read_log
 from spacy_vaner.training.noise import NamePool, Window, mask_units, replace_mentions
@@ -298,6 +300,31 @@ def test_passes_hold_all_rows_and_cost_the_least(cost: int) -> None:
         if fits:
             options.append(total(split))
     assert total(passes) == min(options)
+
+
+def test_a_run_with_a_lexicon_ends_in_a_tagger_that_has_it(
+    rows_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.tsv"
+    names.write_text(
+        "name\ttype\tid\tsource\naspirin\tChemical\t1\tFree:a\nfolic acid\tChemical\t2\tFree:b\n"
+        "zinc\tChemical\t3\tClosed:c\nBRCA1\tGene\t4\tFree:a\nmouse\tSpecies\t5\tFree:a\n"
+    )
+    table = str(tmp_path / "names.safetensors")
+    command = ["lexicon", str(names), table, "--types", "Chemical,Gene", "--without", "Closed"]
+    assert main(command) == 0 and "3 names" in capsys.readouterr().out
+    config = tag_config(rows_path, lexicon=table, n_steps=6, dev_documents=1)
+    assert train_tagger(config, tmp_path / "run").reason == "finished"
+    nlp = assemble(tmp_path / "run")
+    component: Any = nlp.get_pipe("vaner_ner")
+    words = word_embedding(component.model.shims[0].tagger.backbone)
+    assert words is not None and words.lexicon is not None
+    assert words.features.lexicon_types == ("Chemical", "Gene")
+    assert words.lexicon.bits.any() and words.lexicon.weight.any()
+    assert words.lexicon.dropout == 0
+    with pytest.raises(VanerError, match="VE143"):
+        bare = tag_config(rows_path, lexicon=table, start={"word_rows": 0})
+        train_tagger(bare, tmp_path / "bare")
 
 
 def test_the_backbone_of_a_noisy_run_is_an_ordinary_one(rows_path: Path, tmp_path: Path) -> None:

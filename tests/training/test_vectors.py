@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacy_vaner.backbone.word_features import WordVectors, word_key
+from spacy_vaner.backbone.hashing import word_key
+from spacy_vaner.backbone.word_features import WordVectors
 from spacy_vaner.errors import VanerError
 from spacy_vaner.training.__main__ import main
 from spacy_vaner.training.protected import ProtectedRuns
