@@ -84,8 +84,11 @@ class Objective:
     """What is predicted.
 
     name: "mntp", a masked subword from the state before it, as a decoder predicts; "mlm", from its
-        own state.
-    masking_rate: share of the subwords that are predicted.
+        own state; "rtd", of every subword whether it is the one that was written, or was drawn at
+        random by frequency.
+    masking_rate: share of the subwords that are predicted, or that others are drawn for.
+    names: file of names (.tsv, .tsv.xz) that are hidden as a whole, or null.
+    name_share: of the hidden subwords that are parts of names, where there are enough.
     whole_words: mask all subwords of a word (as white space separates words) or none.
     random_share, kept_share: of the predicted subwords, how many are shown as another subword or
         as they are; the rest is shown as the mask.
@@ -93,12 +96,16 @@ class Objective:
     causal_rate: share of the subwords that such a step predicts; less saves time in the output
         layer.
     SOURCE: BERT, section 3.1 (shares); LLM2Vec, section 2.1 (mntp); differs: the count of masked
-        subwords per pass is fixed, so that shapes are.
+        subwords per pass is fixed, so that shapes are. ELECTRA, section 2 (rtd); differs: no
+        generator, but unigrams; Electric, section 2.2: the score of a subword is the product of
+        its state and its embedding, so there is no weight that a backbone has no place for.
     """
 
-    name: str = setting("mntp", choices=("mntp", "mlm"))
+    name: str = setting("mntp", choices=("mntp", "mlm", "rtd"))
     masking_rate: float = setting(0.2, least=0.01, most=0.9)
     whole_words: bool = setting(True)
+    names: str | None = setting(None)
+    name_share: float = setting(0.0, least=0, most=1)
     random_share: float = setting(0.1, least=0, most=1)
     kept_share: float = setting(0.1, least=0, most=1)
     causal_share: float = setting(0.0, least=0, most=1)
@@ -210,7 +217,7 @@ class PretrainConfig(RunSettings):
     """
 
     FREE: ClassVar[frozenset[str]] = RunSettings.FREE | {
-        *("dev_rows", "peak_tflops", "data", "backbone.vectors"),
+        *("dev_rows", "peak_tflops", "data", "backbone.vectors", "objective.names"),
     }
     CHANGEABLE: ClassVar[frozenset[str]] = RunSettings.CHANGEABLE | {"compile", "rows_per_pass"}
 
@@ -242,6 +249,8 @@ class PretrainConfig(RunSettings):
                 "backbone.word_rows and objective.causal_share: a word's features tell its later "
                 "subwords, so they do not go with a causal mask; set one of them to 0"
             )
+        if bool(self.objective.names) != bool(self.objective.name_share):
+            faults.append("objective.names, objective.name_share: give both or none of them")
         if self.objective.random_share + self.objective.kept_share > 1:
             faults.append("objective: random_share and kept_share are more than 1 together")
         if not faults:

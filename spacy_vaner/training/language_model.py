@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -45,12 +46,25 @@ class LanguageModel(nn.Module):
     the subwords at a masking rate of 25 %, and a tenth less to compute in four layers.
 
     decoder: a LlamaModel; its parameters are all that there are.
+    replaced_share: of the subwords that others are shown for; then steps without the causal mask
+        tell these from the others. None = they predict subwords.
     compile: the pass to the states by torch.compile.
     """
 
-    def __init__(self, decoder: nn.Module, *, compile: bool = False) -> None:
+    def __init__(
+        self,
+        decoder: nn.Module,
+        *,
+        replaced_share: float | None = None,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         self.decoder = decoder
+        self._log_odds = (
+            None
+            if replaced_share is None
+            else math.log(replaced_share) - math.log1p(-replaced_share)
+        )
         last: Any = cast(Any, decoder).layers[-1]
         self._selective = [
             _AtPositions(module)
@@ -70,6 +84,13 @@ class LanguageModel(nn.Module):
         RETURNS: (), fp32, the sum of the cross entropies in nats.
         """
         states = self._states(input_ids, positions, causal)
+        if self._log_odds is not None and not causal:
+            shown = nn.functional.embedding(input_ids.flatten()[positions], self._embedding())
+            # At odds of 1 the score is how much more probable the subword is here than at random.
+            scores = (states.float() * shown).sum(-1) - self._log_odds
+            return nn.functional.binary_cross_entropy_with_logits(
+                scores, targets.float(), reduction="sum"
+            )
         return linear_cross_entropy(states, self._embedding(), targets)
 
     def _embedding(self) -> Tensor:
@@ -270,11 +291,18 @@ def as_dtype(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Ten
     }
 
 
-def flops_per_subword(decoder: nn.Module, *, row_subwords: int, predicted_share: float) -> float:
+def flops_per_subword(
+    decoder: nn.Module,
+    *,
+    row_subwords: int,
+    predicted_share: float,
+    predicts_subwords: bool = True,
+) -> float:
     """Floating-point operations of a training step, forward and backward, per subword read.
 
     Two per multiplication and addition; the backward pass costs twice the forward one.
-    predicted_share: of the subwords that reach the output layer.
+    predicted_share: of the subwords whose states predict.
+    predicts_subwords: out of all; else whether one is right, which costs next to nothing.
     """
     config: Any = decoder.config
     n_hidden = sum(
@@ -284,7 +312,7 @@ def flops_per_subword(decoder: nn.Module, *, row_subwords: int, predicted_share:
     selective = 2 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
     n_hidden -= (1 - predicted_share) * selective
     attention = 2 * row_subwords * config.hidden_size * config.num_hidden_layers
-    output = predicted_share * config.vocab_size * config.hidden_size
+    output = predicts_subwords * predicted_share * config.vocab_size * config.hidden_size
     return float(6 * (n_hidden + attention + output))
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.training.averages import Averages
 from spacy_vaner.training.checkpoints import Best, Checkpoints, RunState, write_folder
-from spacy_vaner.training.config import RunSettings
+from spacy_vaner.training.config import RunSettings, config_from_dict
 from spacy_vaner.training.log import LOG_FILE, Log
 from spacy_vaner.training.optimizers import Optimizers, rate_at
 
@@ -394,7 +394,9 @@ class _Signals:
 
 def _compare(state: RunState, config: RunSettings, data_sha256: str, path: Path | None) -> None:
     """Refuse to go on with another run's checkpoint, and say what else has changed."""
-    before, now = _flat(state.config), _flat(config.to_dict())
+    # Read as settings, so that one which is newer than the checkpoint had its default.
+    saved = config_from_dict(state.config, type(config), source=str(path))
+    before, now = _flat(saved.to_dict()), _flat(config.to_dict())
     differing = {
         key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in before.keys() | now.keys()

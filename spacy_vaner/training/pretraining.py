@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from spacy_vaner.training.language_model import (
     set_weights,
 )
 from spacy_vaner.training.loop import OnStep, Outcome, run
+from spacy_vaner.training.names import NameIndex
 from spacy_vaner.training.token_file import PreparedText
 
 # exp beyond it is no float.
@@ -82,7 +84,18 @@ class Pretraining:
         self.decoder.to(self.device)
         self.parameters = {n: p for n, p in self.decoder.named_parameters() if p.requires_grad}
         self.rates: dict[str, float] = {}
-        self.model = LanguageModel(self.decoder, compile=config.compile)
+        objective = config.objective
+        replaces = objective.name == "rtd"
+        self.model = LanguageModel(
+            self.decoder,
+            replaced_share=objective.masking_rate if replaces else None,
+            compile=config.compile,
+        )
+        names = None
+        if objective.names is not None:
+            names = NameIndex.from_file(Path(objective.names), self.text.tokenizer)
+            both = self.data_sha256 + names.sha256()
+            self.data_sha256 = hashlib.sha256(both.encode("ascii")).hexdigest()
 
         def batches(split: str) -> Batches:
             return Batches(
@@ -93,16 +106,20 @@ class Pretraining:
                 seed=config.seed,
                 split=split,
                 path=data,
+                names=names,
             )
 
         self.batches = batches("train")
         self.dev = batches("dev").fixed(n_rows=config.dev_rows, rows_per_pass=config.rows_per_pass)
-        objective = config.objective
+        share = 1.0 if replaces else objective.masking_rate
         self._flops = {
             causal: flops_per_subword(
-                self.decoder, row_subwords=config.row_subwords, predicted_share=share
+                self.decoder,
+                row_subwords=config.row_subwords,
+                predicted_share=predicted,
+                predicts_subwords=causal or not replaces,
             )
-            for causal, share in ((False, objective.masking_rate), (True, objective.causal_rate))
+            for causal, predicted in ((False, share), (True, objective.causal_rate))
         }
 
     def passes(self, step: int) -> list[Batch]:

@@ -121,7 +121,7 @@ def _kind(path: Path) -> Kind | None:
 def _name_documents(path: Path, *, seed: int) -> Iterator[str]:
     order = random.Random(seed)
     phrases = []
-    for (type_, _), names in _concepts(path).items():
+    for (type_, _), names in read_concepts(path).items():
         order.shuffle(names)
         for start in range(0, len(names), _NAMES_PER_PHRASE):
             phrases.append(f"{type_}: {'; '.join(names[start : start + _NAMES_PER_PHRASE])}.")
@@ -131,8 +131,11 @@ def _name_documents(path: Path, *, seed: int) -> Iterator[str]:
         yield " ".join(phrases[start : start + _CONCEPTS_PER_DOCUMENT])
 
 
-def _concepts(path: Path) -> dict[tuple[str, str], list[str]]:
-    """(type, identifier) → names; a name without an identifier is a concept of its own."""
+def read_concepts(path: Path) -> dict[tuple[str, str], list[str]]:
+    """(type, identifier) → names; a name without an identifier is a concept of its own.
+
+    RAISES VanerError: VE503-VE505, with file and line.
+    """
     concepts: dict[tuple[str, str], list[str]] = {}
     for name, type_, id_ in _cells(path, _COLUMNS):
         concepts.setdefault((type_, id_ or f"\t{name}"), []).append(name)

@@ -8,9 +8,20 @@ from pathlib import Path
 import numpy
 import pytest
 
+from spacy_vaner.backbone import SubwordTokenizer
 from spacy_vaner.errors import VanerError
-from spacy_vaner.training.batches import Batches, causal_batch, masked_batch
+from spacy_vaner.training.batches import (
+    Batch,
+    Batches,
+    Rows,
+    causal_batch,
+    hidden_places,
+    masked_batch,
+    replaced_batch,
+    unigrams,
+)
 from spacy_vaner.training.config import Objective
+from spacy_vaner.training.names import NameIndex
 from spacy_vaner.training.token_file import PreparedText, Vocabulary
 
 SIZE = 32
@@ -26,6 +37,14 @@ def batches_of(prepared: PreparedText, seed: int = 0, **objective: object) -> Ba
         split="train",
         path=Path("ids"),
     )
+
+
+def masked(
+    rows: Rows, objective: Objective, vocabulary: Vocabulary, names: NameIndex | None = None
+) -> Batch:
+    rng = numpy.random.default_rng(0)
+    hidden = hidden_places(rows, objective, vocabulary, rng, names=names)
+    return masked_batch(rows, hidden, objective, vocabulary, rng)
 
 
 def same(a: object, b: object) -> bool:
@@ -74,7 +93,7 @@ def test_the_masked_count_is_exact_and_targets_are_the_original(
 ) -> None:
     rows = prepared.train[: 8 * SIZE].astype(numpy.int64).reshape(8, SIZE)
     objective = Objective(name=name, whole_words=whole_words, masking_rate=0.3)
-    batch = masked_batch(rows, objective, prepared.vocabulary, numpy.random.default_rng(0))
+    batch = masked(rows, objective, prepared.vocabulary)
     hidden = batch.positions + 1 if name == "mntp" else batch.positions
     assert len(hidden) == len(set(hidden)) == round(0.3 * rows.size)
     assert (batch.targets == rows.ravel()[hidden]).all()
@@ -89,7 +108,7 @@ def test_the_masked_count_is_exact_and_targets_are_the_original(
 def test_shares_of_masks_random_and_kept_subwords(prepared: PreparedText) -> None:
     rows = numpy.tile(prepared.train[:SIZE].astype(numpy.int64), (400, 1))
     objective = Objective(name="mlm", masking_rate=0.5, random_share=0.2, kept_share=0.3)
-    batch = masked_batch(rows, objective, prepared.vocabulary, numpy.random.default_rng(0))
+    batch = masked(rows, objective, prepared.vocabulary)
     shown = batch.input_ids.ravel()[batch.positions]
     assert abs((shown == prepared.vocabulary.mask_id).mean() - 0.5) < 0.03
     assert abs((shown == batch.targets).mean() - 0.3) < 0.03
@@ -107,13 +126,79 @@ def test_whole_words_are_hidden_whole() -> None:
     )
     rows = numpy.tile([1, 2, 3], 40).reshape(4, 30)
     objective = Objective(name="mlm", masking_rate=0.25, random_share=0, kept_share=0)
-    batch = masked_batch(rows, objective, vocabulary, numpy.random.default_rng(0))
+    batch = masked(rows, objective, vocabulary)
     counts = numpy.unique(batch.positions // 3, return_counts=True)[1]
     assert sorted(counts) == [3] * 10
-    single = masked_batch(
-        rows, replace(objective, whole_words=False), vocabulary, numpy.random.default_rng(0)
-    )
+    single = masked(rows, replace(objective, whole_words=False), vocabulary)
     assert min(numpy.unique(single.positions // 3, return_counts=True)[1]) == 1
+
+
+NAMES = ["nephropathy", "tumor necrosis factor", "II"]
+
+
+def text_rows(tokenizer: SubwordTokenizer, text: str, n_rows: int) -> Rows:
+    """The same text in each row."""
+    return numpy.tile(numpy.array(tokenizer.encode(text)[0], numpy.int64), (n_rows, 1))
+
+
+def test_names_are_found_in_any_case_and_never_inside_of_words(
+    tokenizer: SubwordTokenizer,
+) -> None:
+    index = NameIndex(NAMES, tokenizer)
+    text = "In Nephropathy, nephropathys (tumor necrosis factor) II tumor necrosis factors"
+    ids, spans = tokenizer.encode(text)
+    rows = numpy.array([ids, ids], numpy.int64)
+    wanted = ["Nephropathy", "tumor necrosis factor"]
+    found = index.find(rows)
+    assert [
+        text[spans[start % len(ids)][0] : spans[(end - 1) % len(ids)][1]] for start, end in found
+    ] == wanted * 2
+    assert index.find(rows[:, : found[1, 1] - 1]).shape == (2, 2)  # cut in the second one
+    assert index.sha256() == NameIndex(NAMES[::-1], tokenizer).sha256()
+    assert index.sha256() != NameIndex(NAMES[1:], tokenizer).sha256()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_so_many_of_the_hidden_subwords_are_of_names(
+    tokenizer: SubwordTokenizer, prepared: PreparedText, share: float
+) -> None:
+    index = NameIndex(NAMES, tokenizer)
+    text = "a rare nephropathy in the mice that were given tumor necrosis factor and saline daily"
+    rows = text_rows(tokenizer, text, 20)
+    objective = Objective(name="mlm", masking_rate=0.2, name_share=share)
+    batch = masked(rows, objective, prepared.vocabulary, index)
+    n_hidden = round(0.2 * rows.size)
+    in_names = numpy.zeros(rows.size, bool)
+    whole = 0
+    for start, end in index.find(rows):
+        in_names[start:end] = True
+        whole += bool(numpy.isin(numpy.arange(start, end), batch.positions).all())
+    assert len(batch.positions) == n_hidden
+    wanted = min(round(share * n_hidden), int(in_names.sum()))
+    assert in_names[batch.positions].sum() == wanted
+    assert (whole > 5) is (share > 0)
+
+
+def test_replaced_subwords_are_drawn_by_frequency_and_asked_for_everywhere(
+    prepared: PreparedText,
+) -> None:
+    vocabulary = prepared.vocabulary
+    rows = prepared.train[: 64 * SIZE].astype(numpy.int64).reshape(64, SIZE)
+    noise = unigrams(prepared.train, vocabulary)
+    rng = numpy.random.default_rng(0)
+    objective = Objective(name="rtd", masking_rate=0.3)
+    hidden = hidden_places(rows, objective, vocabulary, rng)
+    batch = replaced_batch(rows, hidden, vocabulary, rng, noise=noise)
+    ids, shown = rows.ravel(), batch.input_ids.ravel()
+    assert (batch.positions == numpy.flatnonzero(~vocabulary.is_special[ids])).all()
+    assert (batch.targets == (shown == ids)[batch.positions]).all()
+    changed = numpy.flatnonzero(shown != ids)
+    assert set(changed) <= set(hidden) and len(changed) > 0.9 * len(hidden)
+    assert not vocabulary.is_special[shown[changed]].any()
+    frequent = numpy.argsort(numpy.bincount(ids, minlength=vocabulary.n_subwords))[-20:]
+    assert numpy.isin(shown[hidden], frequent).mean() == pytest.approx(
+        numpy.isin(ids, frequent).mean(), abs=0.1
+    )
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.5])

@@ -91,6 +91,23 @@ def test_weights_of_another_shape_are_refused(tokenizer: SubwordTokenizer, tmp_p
         assert torch.equal(a, b)
 
 
+def test_telling_replaced_subwords_is_the_loss_of_a_product_of_state_and_embedding(
+    tokenizer: SubwordTokenizer,
+) -> None:
+    model = decoder(tokenizer)
+    ids = torch.randint(0, tokenizer.n_tokens, (2, 16))
+    positions, targets = torch.tensor([1, 9, 20]), torch.tensor([1, 0, 1])
+    states = model(
+        input_ids=ids, attention_mask=torch.zeros(2, 1, 16, 16), use_cache=False
+    ).last_hidden_state.flatten(0, 1)[positions]
+    scores = (states * model.get_input_embeddings().weight[ids.flatten()[positions]]).sum(-1)
+    # One in five was replaced, so a score of 0 means that it was one in five.
+    right = torch.sigmoid(scores + torch.tensor(4.0).log())
+    expected = -(right[0] * (1 - right[1]) * right[2]).log()
+    loss = LanguageModel(model, replaced_share=0.2)(ids, positions, targets, False)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_operations_are_those_that_torch_counts(tokenizer: SubwordTokenizer) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 

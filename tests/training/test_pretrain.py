@@ -86,7 +86,7 @@ def whole(make_config: MakeConfig, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-@pytest.mark.parametrize("objective", ["mlm", "mntp"])
+@pytest.mark.parametrize("objective", ["mlm", "mntp", "rtd"])
 def test_a_run_learns_and_leaves_a_backbone(
     make_config: MakeConfig, tmp_path: Path, name: str, objective: str
 ) -> None:
@@ -99,7 +99,8 @@ def test_a_run_learns_and_leaves_a_backbone(
     dev = [line for line in lines if "dev_loss" in line]
     assert [line["step"] for line in steps] == list(range(60))
     assert [line["step"] for line in dev] == [9, 19, 29, 39, 49, 59]
-    assert dev[-1]["dev_loss"] < dev[0]["dev_loss"] - 0.2
+    # Whether a subword was drawn is told in 60 steps hardly better than by how often that is.
+    assert dev[-1]["dev_loss"] < dev[0]["dev_loss"] - (0 if objective == "rtd" else 0.2)
     assert steps[-1]["n_subwords"] == 60 * 8 * 32
     assert {line["causal"] for line in steps} == {True, False}
     assert outcome.result is not None
@@ -250,6 +251,31 @@ def test_a_run_is_not_overwritten_and_not_mixed_with_another(
     pretrain(make_config(data=str(other), n_steps=1, max_minutes=0), tmp_path / "moved")
     with pytest.warns(VanerWarning, match="VW502.*n_steps was 30, is 2"):
         pretrain(make_config(data=str(other), n_steps=2), output, resume=True)
+
+
+def test_a_run_goes_on_where_a_newer_version_knows_more_settings(
+    make_config: MakeConfig, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    pretrain(make_config(), output, on_step=stop_after(10))
+    last = Checkpoints(output / CHECKPOINTS_FOLDER).last()
+    assert last is not None
+    state = json.loads((last / STATE_FILE).read_text())
+    del state["config"]["objective"]["name_share"]
+    (last / STATE_FILE).write_text(json.dumps(state))
+    pretrain(make_config(), output, resume=True)
+    assert losses(output) == losses(whole)
+
+
+def test_hiding_names_is_part_of_a_runs_identity(make_config: MakeConfig, tmp_path: Path) -> None:
+    names = tmp_path / "names.tsv"
+    objective = {"causal_share": 0, "names": str(names), "name_share": 0.5}
+    names.write_text("name\ttype\tid\npatients\tDisease\t1\n", encoding="utf8")
+    config = make_config(objective=objective, n_steps=2)
+    assert pretrain(config, tmp_path / "run").reason == "finished"
+    names.write_text("name\ttype\tid\nmice\tSpecies\t1\n", encoding="utf8")
+    with pytest.raises(VanerError, match="VE511.*data is another one"):
+        pretrain(config, tmp_path / "run", resume=True)
 
 
 def test_a_warm_restart_takes_the_weights_alone(
