@@ -71,9 +71,9 @@ def benchmark_command(
     n_resamples: Annotated[
         int, typer.Option("--resamples", min=1, help="Draws of the bootstrap intervals")
     ] = 1000,
-    plots: Annotated[
-        bool, typer.Option("--plots/--no-plots", help="Draw PNG plots (needs matplotlib)")
-    ] = True,
+    no_plots: Annotated[
+        bool, typer.Option("--no-plots", help="Draw none (they need matplotlib)")
+    ] = False,
 ) -> None:
     """Run several systems on the same documents: P/R/F with intervals, speed, memory and size.
 
@@ -115,7 +115,7 @@ def benchmark_command(
                 bar.update()
 
             benchmark.run(tell)
-    page = write_report(output, plots=plots)
+    page = write_report(output, plots=not no_plots)
     # print, since wasabi breaks long lines, and the tables are wide.
     print(page.read_text("utf8"))
     msg.good(f"Saved to {page}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from spacy_vaner.corpora.docbins import sentence_bounds
 from spacy_vaner.evaluation.predictions import PredictedDocument
@@ -25,7 +25,8 @@ Gold = list[tuple[str, Sequence[Offsets]]]
 Found = list[tuple[str, int, int]]
 
 
-class Scale(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Scale:
     """A way of scoring.
 
     description: what tells it from strict scoring, for reports.

@@ -1,7 +1,8 @@
 """Static word vectors as a folder that `spacy train --paths.vectors` takes.
 
-The keys are small letters: spaCy is told to look up the LOWER of a token, as our vectors are of
-lower-case words.
+Our vectors are of lower-case words, spaCy looks up what stands in the text: a word is found in
+small letters, with a capital and in capitals. (spaCy can look up the LOWER of a token, but 3.8.18
+forgets so when it saves vectors that are not floret's.)
 """
 
 from __future__ import annotations
@@ -28,21 +29,19 @@ def write_spacy_vectors(source: Path, output: Path, *, words: Sequence[Path] = (
         not installed.
     """
     if source.suffix == ".safetensors":
-        keys, vectors = _of_hashes(source, words)
+        words_of_rows, vectors = _of_hashes(source, words)
     else:
-        keys, vectors = _of_gensim(source)
+        words_of_rows, vectors = _of_gensim(source)
     nlp = spacy.blank("en")
     strings = nlp.vocab.strings
-    nlp.vocab.vectors = Vectors(
-        strings=strings,
-        data=vectors,
-        keys=[strings.add(key) for key in keys],
-        name="spacy_vaner",
-        attr="LOWER",
-    )
+    table = Vectors(strings=strings, data=vectors, name="spacy_vaner")
+    for row, word in enumerate(words_of_rows):
+        for form in (word, word.capitalize(), word.upper()):
+            table.add(strings.add(form), row=row)
+    nlp.vocab.vectors = table
     output.mkdir(parents=True, exist_ok=True)
     nlp.to_disk(output)
-    return len(keys)
+    return len(words_of_rows)
 
 
 def _of_hashes(source: Path, words: Sequence[Path]) -> tuple[list[str], NDArray[numpy.float32]]:
@@ -87,7 +86,7 @@ def _of_gensim(source: Path) -> tuple[list[str], NDArray[numpy.float32]]:
         raise VanerError(Messages.VE521) from None
     try:
         stored = KeyedVectors.load(str(source))
-        # What was not trained in small letters would never be found under LOWER.
+        # Other forms of a word would be in the way of its small letters.
         keys = [key for key in stored.index_to_key if key == key.lower()]
         return keys, numpy.asarray(stored[keys], dtype="float32")
     except Exception as error:  # pickle raises anything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def test_an_encoder_with_spacys_ner_is_a_pipeline(tmp_path: Path) -> None:
     encoder = tiny_bert(tmp_path / "bert")
     path = Path(__file__).parents[2] / "project/configs/transformer.cfg"
     overrides = {"paths.encoder": str(encoder)}
-    nlp: Language = load_model_from_config(load_config(path, overrides))
+    nlp: Language = load_model_from_config(load_config(path, overrides, interpolate=True))
     example = Example.from_dict(nlp.make_doc(TEXT), {"entities": [(0, 7, "Chemical")]})
     nlp.initialize(lambda: [example])
     nlp.update([example])
@@ -260,6 +261,7 @@ def test_flair_gives_offsets_into_the_document(tmp_path: Path) -> None:
 
     encoder = tiny_bert(tmp_path / "bert")
     tags = Dictionary(add_unk=False)
+    tags.span_labels = True
     for type in ("Chemical", "Species"):
         tags.add_item(type)
     tagger = SequenceTagger(
@@ -270,13 +272,18 @@ def test_flair_gives_offsets_into_the_document(tmp_path: Path) -> None:
         use_crf=False,
         reproject_embeddings=False,
     )
+    # Untrained, it would find nothing or everything: make it take every word for a species.
+    tagger.linear.bias.data[tagger.label_dictionary.get_idx_for_item("S-Species")] = 10.0
     tagger.save(tmp_path / "tagger.pt")
     system = load("flair", tmp_path / "tagger.pt")
     assert system.types == {"Chemical", "Species"}
     text = f"{TEXT}  {TEXT}"
     (spans,) = system.predict([Question(text)])
     check(spans, text)
-    assert spans and max(span.end for span in spans) > len(TEXT) + 2
+    assert {("Species", text.index("mice"), text.index("mice") + 4, 1.0)} <= {
+        (span.type, span.start, span.end, round(span.probability or 0, 1)) for span in spans
+    }
+    assert [text[span.start : span.end] for span in spans][-3:] == ["does", "not", "."]
 
 
 LLM = """
@@ -308,7 +315,14 @@ def test_a_prompted_model_is_a_pipeline(tmp_path: Path) -> None:
     def make_model() -> Any:
         # The answer of a model that understood the prompt.
         answer = "1. Aspirin | True | Chemical | a drug\n2. head pain | True | Disease | a symptom"
-        return lambda prompts: ([answer for _ in texts] for texts in prompts)
+
+        # spacy-llm checks for typing's own Iterable.
+        def model(
+            prompts: typing.Iterable[typing.Iterable[Any]],
+        ) -> typing.Iterable[typing.Iterable[Any]]:
+            return [[answer for _ in texts] for texts in prompts]
+
+        return model
 
     path = tmp_path / "few_shot.cfg"
     path.write_text(LLM, encoding="utf8")

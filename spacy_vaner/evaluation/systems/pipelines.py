@@ -39,7 +39,7 @@ class PipelineSystem:
         batch_size: int | None = None,
     ) -> None:
         ours = types_of_pipeline(nlp)
-        setters = [name for name in nlp.pipe_names if "doc.ents" in nlp.get_pipe_meta(name).assigns]
+        setters = [name for name in nlp.pipe_names if _sets_ents(nlp, name)]
         if ours is None and not setters:
             components = ", ".join(nlp.pipe_names) or "empty"
             raise VanerError(Messages.VE408.format(components=components))
@@ -89,6 +89,12 @@ class PipelineSystem:
                 self.unmapped[ent.label_] += 1
             type = self.label_map.get(ent.label_, ent.label_)
             yield FoundSpan(type, ent.start_char, ent.end_char)
+
+
+def _sets_ents(nlp: Language, name: str) -> bool:
+    meta = nlp.get_pipe_meta(name)
+    # What spacy-llm's component sets depends on its task, and it does not say so.
+    return "doc.ents" in meta.assigns or meta.factory == "llm"
 
 
 def load(spec: SystemSpec) -> PipelineSystem:

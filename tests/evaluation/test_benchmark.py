@@ -1,0 +1,294 @@
+"""Runs of a benchmark: outcomes, what is not run twice, what is refused, the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from spacy.tokens import DocBin
+
+from spacy_vaner.cli.benchmark import parse_system
+from spacy_vaner.errors import VanerError
+from spacy_vaner.evaluation.benchmark import Benchmark, Settings, read_json, slug, write_json
+from spacy_vaner.evaluation.documents import GoldFile
+from spacy_vaner.evaluation.predictions import pair_with_gold
+from spacy_vaner.evaluation.report import build_report, read_speeds, write_report
+from spacy_vaner.evaluation.systems import SystemSpec
+from spacy_vaner.evaluation.worker import run_predictions, run_speed
+from tests.support.gold_documents import gold_document
+
+SAMPLE_REPORT = Path(__file__).parents[2] / "docs/results/benchmark-sample"
+ROWS = [
+    ("Aspirin eases pain in mice.", [("Chemical", "Aspirin"), ("Disease", "pain")]),
+    ("Zinc is no cure of pain.", [("Chemical", "Zinc"), ("Disease", "pain")]),
+]
+
+
+def write_file(path: Path, corpus: str = "BC5CDR", types: Sequence[str] = ("Disease", "Chemical")):
+    docs = [
+        gold_document(text, mentions, types=types, corpus=corpus, id=str(number)).doc
+        for number, (text, mentions) in enumerate(ROWS)
+    ]
+    DocBin(docs=docs, store_user_data=True).to_disk(path)
+    return path
+
+
+@pytest.fixture
+def ruler(tmp_path: Path) -> SystemSpec:
+    """Finds Aspirin and pain, not Zinc, and something of a label without a type."""
+    nlp = spacy.blank("en")
+    patterns = [
+        {"label": "CHEM", "pattern": "Aspirin"},
+        {"label": "Disease", "pattern": "pain"},
+        {"label": "ODD", "pattern": "cure"},
+    ]
+    nlp.add_pipe("entity_ruler").add_patterns(patterns)
+    nlp.to_disk(tmp_path / "ruler")
+    label_map = {"CHEM": "Chemical", "Disease": "Disease"}
+    return SystemSpec("ruler", "spacy", str(tmp_path / "ruler"), label_map, note="by hand")
+
+
+def job(spec: SystemSpec, files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    paths = [
+        {
+            "file": str(file),
+            "predictions": str(folder / f"{file.stem}.jsonl"),
+            "result": str(folder / f"{file.stem}.json"),
+        }
+        for file in files
+    ]
+    shared = {"view": "text", "name_corpus": True, "seed": 0, "resamples": 50}
+    return {"system": spec.to_dict(), "files": paths, **shared}
+
+
+def test_a_worker_scores_what_it_predicts_and_keeps_it(tmp_path: Path, ruler: SystemSpec) -> None:
+    file = write_file(tmp_path / "a.dev.spacy")
+    run_predictions(job(ruler, [file], tmp_path))
+    outcome = read_json(tmp_path / "a.dev.json")
+    assert outcome["status"] == "ok"
+    strict = outcome["corpora"]["BC5CDR"]["strict"]
+    assert (strict["micro"]["tp"], strict["micro"]["fp"], strict["micro"]["fn"]) == (3, 0, 1)
+    assert strict["types"]["Chemical"]["r"] == 0.5
+    assert outcome["unmapped_labels"] == {"ODD": 1}
+    predicted = pair_with_gold(tmp_path / "a.dev.jsonl", [GoldFile(file)])
+    assert [len(each.scored()) for each in predicted] == [2, 1]
+
+
+def test_types_that_a_system_does_not_know_are_no_zero(tmp_path: Path, ruler: SystemSpec) -> None:
+    species = write_file(tmp_path / "s.dev.spacy", "S800", types=("Species",))
+    both = write_file(tmp_path / "b.dev.spacy", types=("Species", "Disease"))
+    run_predictions(job(ruler, [species, both], tmp_path))
+    assert "VE467" in read_json(tmp_path / "s.dev.json")["reason"]
+    assert list(read_json(tmp_path / "b.dev.json")["corpora"]["BC5CDR"]["strict"]["types"]) == [
+        "Disease"
+    ]
+
+
+@spacy.Language.component("test_breaks_on_zinc", assigns=["doc.ents"])
+def breaks_on_zinc(doc):
+    if "Zinc" in doc.text:
+        raise RuntimeError("no zinc, please")
+    return doc
+
+
+def test_a_system_that_breaks_on_one_file_goes_on_with_the_next(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("test_breaks_on_zinc")
+    nlp.to_disk(tmp_path / "p")
+    first = write_file(tmp_path / "a.dev.spacy")
+    text, mentions = ROWS[0]
+    docs = [gold_document(text, mentions).doc]
+    second = tmp_path / "b.dev.spacy"
+    DocBin(docs=docs, store_user_data=True).to_disk(second)
+    run_predictions(job(SystemSpec("p", "spacy", str(tmp_path / "p")), [first, second], tmp_path))
+    broken = read_json(tmp_path / "a.dev.json")
+    assert broken["status"] == "failed" and "no zinc, please" in broken["reason"]
+    assert read_json(tmp_path / "b.dev.json")["status"] == "ok"
+
+
+def test_speed_is_measured_with_and_without_batches(tmp_path: Path, ruler: SystemSpec) -> None:
+    file = write_file(tmp_path / "a.dev.spacy")
+    sizes = {"n_batch": 2, "n_single": 1, "n_warm_up": 1}
+    paths = {"texts": [str(file)], "result": str(tmp_path / "speed.json")}
+    run_speed({"system": ruler.to_dict(), "view": "text", "started": 0.0, **sizes, **paths})
+    outcome = read_json(tmp_path / "speed.json")
+    assert outcome["status"] == "ok" and outcome["documents"] == 2 and outcome["words"] == 13
+    assert outcome["words_per_s"] > 0 and outcome["single_documents_per_s"] > 0
+    assert outcome["peak_memory_bytes"] > 1e7 and outcome["size_bytes"] > 100
+
+
+def test_test_splits_need_leave_and_names_are_distinct(tmp_path: Path, ruler: SystemSpec) -> None:
+    test = write_file(tmp_path / "a.test.spacy")
+    with pytest.raises(VanerError, match="VE468.*a.test.spacy"):
+        Benchmark([ruler], [test], tmp_path / "out")
+    Benchmark([ruler], [test], tmp_path / "out", Settings(read_tests=True))
+    with pytest.raises(VanerError, match="VE469: .*ruler"):
+        Benchmark([ruler, ruler], [tmp_path / "a.dev.spacy"], tmp_path / "out")
+    with pytest.raises(VanerError, match="VE470"):
+        Benchmark([], [test], tmp_path / "out")
+    with pytest.raises(VanerError, match="VE460"):
+        Benchmark([SystemSpec("a", "oracle")], [test], tmp_path, Settings(read_tests=True))
+    with pytest.raises(VanerError, match="VE411"):
+        Benchmark([ruler], [test], tmp_path, Settings(read_tests=True, view="pictures"))
+
+
+def test_a_process_that_dies_is_a_row_and_readings_are_noted(
+    tmp_path: Path, ruler: SystemSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = tmp_path / "dying"
+    dying.write_text("#!/bin/sh\necho 'out of memory' >&2\nexit 9\n", encoding="utf8")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    files = [write_file(tmp_path / f"{name}.test.spacy", name) for name in ("BC5CDR", "B")]
+    out = tmp_path / "out"
+    Benchmark([ruler], files, out, Settings(read_tests=True, speed_rounds=1)).run()
+    for file in files:
+        result = read_json(out / "results/ruler" / f"{file.name.removesuffix('.spacy')}.json")
+        assert result["status"] == "failed"
+        assert "status 9" in result["reason"] and "out of memory" in result["reason"]
+    readings = [json.loads(line) for line in (out / "readings.jsonl").read_text().splitlines()]
+    assert {reading["file"] for reading in readings} == {file.name for file in files}
+    (speed, baseline) = read_speeds(out)
+    assert "status 9" in str(speed.reason) and baseline.ratio is None
+    report = build_report(out)
+    assert "out of memory" in report
+
+
+@pytest.mark.slow
+def test_a_benchmark_in_processes_is_resumed_not_repeated(
+    tmp_path: Path, ruler: SystemSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_file(tmp_path / "BC5CDR.dev.spacy")
+    missing = SystemSpec("scispaCy", "scispacy", "en_ner_bc5cdr_md")
+    out = tmp_path / "out"
+    settings = Settings(speed_rounds=1, n_batch=2, n_single=1, n_warm_up=1)
+    Benchmark([ruler, missing], [file], out, settings).run()
+    path = out / "results/ruler/BC5CDR.dev.json"
+    first = path.read_bytes()
+    assert read_json(path)["status"] == "ok"
+    speeds = {speed.name: speed for speed in read_speeds(out)}
+    assert speeds["ruler"].ratio and speeds["ruler"].ratio > 1
+    report = build_report(out)
+    assert "en_ner_bc5cdr_md is not installed" in report
+    # Nothing is run again: a Python that does not exist would be missed.
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    again = Benchmark([ruler], [file], out, settings)
+    again.run()
+    assert path.read_bytes() == first
+    # A mark is no reason to predict again, another label map is.
+    marked = SystemSpec(**{**ruler.to_dict(), "seen": ("BC5CDR",)})
+    Benchmark([marked], [file], out, settings).run()
+    assert read_json(path)["system"]["seen"] == ["BC5CDR"]
+    with pytest.raises(FileNotFoundError):
+        other = SystemSpec(**{**ruler.to_dict(), "label_map": {}})
+        Benchmark([other], [file], out, settings).run()
+
+
+def result_of(name: str, kind: str, tmp_path: Path, spec: SystemSpec, **marks: Any) -> None:
+    """A result as a run leaves it, without the process."""
+    file = write_file(tmp_path / "BC5CDR.dev.spacy")
+    run_predictions(job(spec, [file], tmp_path))
+    system = {**spec.to_dict(), "name": name, "kind": kind, **marks}
+    frame = {"system": system, "file": file.name, "view": "text", "name_corpus": True, "seed": 0}
+    outcome = read_json(tmp_path / "BC5CDR.dev.json")
+    path = tmp_path / "out/results" / slug(name) / "BC5CDR.dev.json"
+    write_json(path, {**frame, "command": "python -m spacy vaner benchmark", **outcome})
+
+
+def test_the_report_tells_ours_from_others_and_measured_from_published(
+    tmp_path: Path, ruler: SystemSpec
+) -> None:
+    empty = spacy.blank("en")
+    empty.add_pipe("entity_ruler").add_patterns([{"label": "Disease", "pattern": "Zinc"}])
+    empty.to_disk(tmp_path / "empty")
+    poor = SystemSpec("poor", "spacy", str(tmp_path / "empty"), {"X": "Chemical"})
+    result_of("ours", "vaner", tmp_path, poor, trained_on=["NCBI-disease"])
+    result_of("other", "spacy", tmp_path, ruler)
+    result_of("cheat", "spacy", tmp_path, ruler, seen=["BC5CDR"])
+    report = build_report(tmp_path / "out")
+    assert "| other | Chemical | 2 | 100.00 | 50.00 | 66.67 |" in report
+    assert "| cheat‡ | Disease | 2 | 100.00 | 100.00 | 100.00 |" in report
+    # No prediction: precision is undefined, recall is not.
+    assert "| ours | Disease | 2 | 0.00 | 0.00 | 0.00 |" in report
+    # The rival that saw the test split is not what ours is compared with.
+    assert "| BC5CDR Disease | ours, 0.00 | other, 100.00 | -100.00 | **behind** |" in report
+    assert "| VANER | Disease | 86.70 | 88.83 | 87.76 | lenient |" in report
+    assert "| SciSpacy 0.5.4 en_ner_bc5cdr_md | all | – | – | 84.28 | scispacy |" in report
+    assert "labels that its label map leaves out: ODD (1)" in report
+
+
+def test_no_gold_mention_gives_no_figure(tmp_path: Path, ruler: SystemSpec) -> None:
+    doc = gold_document("Nothing here.", types=("Disease",), corpus="Empty").doc
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "e.dev.spacy")
+    run_predictions(job(ruler, [tmp_path / "e.dev.spacy"], tmp_path))
+    frame = {"system": ruler.to_dict(), "file": "e.dev.spacy", "view": "text", "seed": 0}
+    outcome = read_json(tmp_path / "e.dev.json")
+    path = tmp_path / "out/results/ruler/e.json"
+    write_json(path, {**frame, "name_corpus": True, "command": None, **outcome})
+    pytest.importorskip("matplotlib")
+    page = write_report(tmp_path / "out")
+    assert "| ruler | Disease | 0 | – | – | – | – |" in page.read_text("utf8")
+
+
+def test_a_folder_without_results_is_no_benchmark(tmp_path: Path) -> None:
+    with pytest.raises(VanerError, match="VE474"):
+        build_report(tmp_path)
+
+
+def test_plots_are_the_same_for_the_same_results(tmp_path: Path, ruler: SystemSpec) -> None:
+    pytest.importorskip("matplotlib")
+    result_of("other", "spacy", tmp_path, ruler)
+    first = write_report(tmp_path / "out").with_name("f1.png").read_bytes()
+    assert write_report(tmp_path / "out").with_name("f1.png").read_bytes() == first
+    assert "![F1 per corpus and type](f1.png)" in (tmp_path / "out/report.md").read_text("utf8")
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(SAMPLE_REPORT.parent.glob("benchmark-*")), ids=lambda path: path.name
+)
+def test_the_committed_report_is_that_of_the_committed_results(folder: Path) -> None:
+    assert build_report(folder) == (folder / "report.md").read_text("utf8")
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("vaner=a/b", ("vaner a/b", "vaner", "a/b")),
+        ("spacy:mine=a=b", ("mine", "spacy", "a=b")),
+        ("cnn=", ("cnn", "cnn", "")),
+    ],
+)
+def test_systems_are_read_from_options(option: str, expected: tuple[str, str, str]) -> None:
+    spec = parse_system(option)
+    assert (spec.name, spec.kind, spec.where) == expected
+
+
+@pytest.mark.parametrize("option", ["vaner", "=x", "spacy:=x"])
+def test_options_of_another_form_are_refused(option: str) -> None:
+    with pytest.raises(VanerError, match="VE472"):
+        parse_system(option)
+
+
+def test_vectors_are_found_whatever_the_case(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from spacy_vaner.backbone.word_features import WordVectors
+    from spacy_vaner.evaluation.spacy_vectors import write_spacy_vectors
+
+    WordVectors.from_words(["aspirin", "pain"], torch.eye(2)).to_file(tmp_path / "v.safetensors")
+    words = [write_file(tmp_path / "a.dev.spacy")]
+    assert write_spacy_vectors(tmp_path / "v.safetensors", tmp_path / "nlp", words=words) == 2
+    doc = spacy.load(tmp_path / "nlp")("Aspirin PAIN mice")
+    assert [token.vector.tolist() for token in doc] == [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    with pytest.raises(VanerError, match="VE476"):
+        write_spacy_vectors(tmp_path / "v.safetensors", tmp_path / "nlp")
+    for name in ("broken.safetensors", "broken.kv"):
+        (tmp_path / name).write_text("x", encoding="utf8")
+        if name.endswith(".kv"):
+            pytest.importorskip("gensim")
+        with pytest.raises(VanerError, match="VE475"):
+            write_spacy_vectors(tmp_path / name, tmp_path / "nlp", words=words)
