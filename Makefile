@@ -81,5 +81,5 @@ transformers5: $(VENV)-transformers5/stamp
 
 clean:
 	rm -rf $(VENV) $(VENV)-transformers5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf project/project.lock project/converted project/tokenizers project/training project/metrics project/benchmarks project/pretraining project/annotated
+	rm -rf project/project.lock project/converted project/tokenizers project/training project/metrics project/benchmarks project/pretraining project/annotated project/shipped
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

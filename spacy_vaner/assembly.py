@@ -18,7 +18,9 @@ from spacy_vaner.model import get_tagger, load_model_files
 from spacy_vaner.model_card import card_text, figures, read_facts, training_data
 from spacy_vaner.shipped import CARD, CARD_FACTS, write_shipped
 from spacy_vaner.training.checkpoints import BEST_FOLDER
-from spacy_vaner.training.rows_folder import RowsHeader
+from spacy_vaner.training.config import read_config
+from spacy_vaner.training.rows_folder import PreparedRows
+from spacy_vaner.training.tag_config import TagConfig
 from spacy_vaner.training.tagging import RECIPE_FILE
 
 _SETTINGS = ("types", "corpus", "threshold", "asking")
@@ -66,6 +68,7 @@ def ship(
     output: Path,
     *,
     facts: Path,
+    config: Path,
     rows: Path,
     dev: Iterable[Path] = (),
     test: Iterable[Path] = (),
@@ -74,11 +77,12 @@ def ship(
 
     Weights that are not in 8 bits are rounded to them, in the pipeline too.
     output: its last part is the name.
-    facts: file that read_facts reads; rows: folder that the tagger was trained on.
+    facts: file that read_facts reads.
+    config, rows: settings of the run that it was trained in, and the folder that it was trained on.
     dev, test: results of `python -m spacy vaner evaluate`.
     RETURNS: the size of the folder in bytes.
     RAISES VanerError: VE194, the output is something else; VE195, no tagger that can stand alone;
-        VE196, the files; VE523, the rows.
+        VE196, the files; VE501, VE502, VE524, the settings; VE523, the rows.
     """
     component, settings = _component_to_ship(nlp)
     tagger = get_tagger(component.model)
@@ -104,7 +108,7 @@ def ship(
         "known_types": list(tagger.known_types),
         "asking": component.asking,
         "n_parameters": sum(weights.numel() for weights in tagger.saved_weights().values()),
-        "data": training_data(RowsHeader.from_folder(rows)),
+        "data": training_data(PreparedRows.open(rows), read_config(config, TagConfig)),
         "dev": figures(dev),
         "test": figures(test),
     }

@@ -14,7 +14,9 @@ from typing import Any
 
 from spacy_vaner.corpora.catalogue import catalogue
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.training.rows_folder import RowsHeader
+from spacy_vaner.training.mixture import asked_questions, corpus_shares, training_sources
+from spacy_vaner.training.rows_folder import PreparedRows
+from spacy_vaner.training.tag_config import TagConfig
 
 SAID = {
     "about": str,
@@ -52,16 +54,18 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def training_data(header: RowsHeader) -> list[dict[str, Any]]:
+def training_data(rows: PreparedRows, config: TagConfig) -> list[dict[str, Any]]:
     """What was trained on: per corpus its licence, source, and mentions per type.
 
     Views of a corpus hold the same mentions, so the larger one counts.
+    RAISES VanerError: VE524, the settings are not those of a run on these rows.
     """
     found: dict[str, dict[str, Any]] = {}
-    for source in header.sources:
-        if source.split != "train":
+    chosen = training_sources(rows.sources, config)
+    for source, share in zip(chosen, corpus_shares(chosen, config), strict=True):
+        if not share:
             continue
-        name = source.corpus or source.name
+        name = source.facts.corpus or source.facts.name
         row = catalogue().get(name)
         facts = found.setdefault(
             name,
@@ -75,9 +79,9 @@ def training_data(header: RowsHeader) -> list[dict[str, Any]]:
                 "partial": [],
             },
         )
-        facts["documents"] = max(facts["documents"], source.n_documents)
+        facts["documents"] = max(facts["documents"], source.facts.n_documents)
         mentions: dict[str, int] = {}
-        for question in source.questions:
+        for question in asked_questions([source], config):
             mentions[question.type] = mentions.get(question.type, 0) + question.n_mentions
             if not question.is_complete and question.type not in facts["partial"]:
                 facts["partial"].append(question.type)

@@ -29,6 +29,8 @@ RESULTS = (
     "training",
     "metrics",
     "benchmarks",
+    "pretraining",
+    "shipped",
     "assets",
     "project.lock",
 )
@@ -124,8 +126,9 @@ def test_steps_of_other_settings_write_to_other_places() -> None:
 def test_every_dependency_is_made_by_an_earlier_step_or_is_there() -> None:
     config = project_config()
     steps = {step["name"]: step for step in config["commands"]}
-    for names in config["workflows"].values():
-        made: set[str] = set()
+    begin_with = {"shipped-tagger": "shipped_backbone", "new-type": "new_base"}
+    for workflow, names in config["workflows"].items():
+        made = {config["vars"][begin_with[workflow]]} if workflow in begin_with else set()
         for name in names:
             for path in steps[name]["deps"]:
                 assert path in made or (PROJECT / path).exists(), f"{name} needs {path}"
@@ -224,3 +227,28 @@ def test_workflow_paper_runs_on_any_llama(project_copy: Path, run: Run, tmp_path
     stored = (folder / "vaner_ner/weights.safetensors").stat().st_size
     assert stored < sum(path.stat().st_size for path in backbone.glob("*.safetensors"))
     assert Config().from_disk(folder / "config.cfg")["paths"]["backbone"] == str(backbone)
+
+
+@pytest.mark.slow
+def test_workflows_shipped_and_new_type_end_in_a_tagger_to_carry_and_a_curve(
+    project_copy: Path, run: Run, tmp_path: Path
+) -> None:
+    from tests.support.tiny_llama import save_tiny_llama
+
+    texts = srsly.read_jsonl(PROJECT / "corpora/sample/sample.train.jsonl")
+    backbone = save_tiny_llama(tmp_path / "llama", [record["text"] for record in texts])
+    options = ("--vars.shipped_backbone", str(backbone), "--vars.shipped_name", "mine")
+    run("shipped-tagger", *options)
+    nlp = spacy.blank("en")
+    settings = {"@misc": "spacy-vaner.pretrained.v1", "name": str(project_copy / "shipped/mine")}
+    nlp.add_pipe("vaner_ner", config={"asking": "joint", "model": {"backbone": settings}})
+    assert "vaner" in nlp("BRCA1-deficient tumours in mice respond to olaparib.").spans
+    card = (project_copy / "shipped/mine/card.md").read_text("utf8")
+    assert "| sample | 36 | " in card and "CC BY-NC-SA 4.0" in card
+    # Every step goes on where it stands.
+    assert run("shipped-tagger", *options).count("nothing changed") == 6
+    run("new-type", "--vars.new_base", "training/mine/nlp.0")
+    path = project_copy / "metrics/new-type.sample.Species.0.json"
+    curve = json.loads(path.read_text("utf8"))["curve"]
+    assert [point["sentences"] for point in curve] == [5, 10]
+    assert all(point["old_types_unchanged"] and point["updates"] for point in curve)

@@ -124,6 +124,9 @@ def ship_command(
     facts: Annotated[
         Path, typer.Option("--facts", help="JSON with what its card says: docs/shipped.md")
     ],
+    config: Annotated[
+        Path, typer.Option("--config", help="JSON with the settings that it was trained with")
+    ],
     rows: Annotated[Path, typer.Option("--rows", help="Folder of the rows that it was trained on")],
     dev: Annotated[
         list[Path] | None,
@@ -144,5 +147,5 @@ def ship_command(
     from spacy_vaner.assembly import ship
 
     nlp = spacy.load(pipeline)
-    size = ship(nlp, output, facts=facts, rows=rows, dev=dev or (), test=test or ())
+    size = ship(nlp, output, facts=facts, config=config, rows=rows, dev=dev or (), test=test or ())
     msg.good(f"{size / 1e6:.1f} MB: {output}")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from spacy_vaner.backbone.packing import round_weights
 from spacy_vaner.cli import vaner_app
 from spacy_vaner.errors import VanerError, VanerWarning
 from spacy_vaner.model import get_tagger
-from spacy_vaner.model_card import SAID, card_text
+from spacy_vaner.model_card import SAID, card_text, training_data
 from spacy_vaner.rows import prepare_rows
+from spacy_vaner.training.config import read_config
+from spacy_vaner.training.rows_folder import PreparedRows
+from spacy_vaner.training.tag_config import TagConfig
 from tests.support.tiny_tagger import TINY, Writer, component_of, found, merge, predictions
 from tests.training.rows_support import WINDOW, write_corpora
 
@@ -45,26 +49,27 @@ def facts_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rows_of_it(trained_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows, of one corpus of the catalogue by name."""
+def trained_on(trained_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Rows and settings, as of a run."""
     folder = tmp_path_factory.mktemp("rows")
     corpora = write_corpora(folder / "corpora")
     prepare_rows([corpora], folder / "rows", tokenizer_path=trained_path / "vaner_ner", **WINDOW)
-    return folder / "rows"
+    (folder / "tag.json").write_text(json.dumps({"rows": "rows", "n_steps": 1}), encoding="utf8")
+    return {"rows": folder / "rows", "config": folder / "tag.json"}
 
 
 @pytest.fixture(scope="session")
 def shipped_path(
     trained_path: Path,
     facts_path: Path,
-    rows_of_it: Path,
+    trained_on: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The tiny tagger as the package would carry it."""
     folder = tmp_path_factory.mktemp("shipped") / shipped.DEFAULT_NAME
     nlp = spacy.load(trained_path)
     tagger_of(nlp).known_types = ("Chemical", "Gene")
-    ship(nlp, folder, facts=facts_path, rows=rows_of_it)
+    ship(nlp, folder, facts=facts_path, **trained_on)
     return folder
 
 
@@ -132,14 +137,14 @@ def test_shipping_again_gives_the_same_bytes(
     make: Callable[..., Language],
     shipped_path: Path,
     facts_path: Path,
-    rows_of_it: Path,
+    trained_on: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     nlp = make()
     nlp(TEXT)
     again = tmp_path / shipped_path.name
     for _ in range(2):
-        ship(nlp, again, facts=facts_path, rows=rows_of_it)
+        ship(nlp, again, facts=facts_path, **trained_on)
     for path in shipped_path.iterdir():
         if path.name != "model.json":
             assert (again / path.name).read_bytes() == path.read_bytes(), path.name
@@ -147,7 +152,7 @@ def test_shipping_again_gives_the_same_bytes(
 
 
 def test_the_card_is_written_from_its_facts(
-    trained_path: Path, facts_path: Path, rows_of_it: Path, tmp_path: Path
+    trained_path: Path, facts_path: Path, trained_on: dict[str, Path], tmp_path: Path
 ) -> None:
     result = {
         **{"command": "evaluate it", "view": "text", "name_corpus": False},
@@ -159,7 +164,16 @@ def test_the_card_is_written_from_its_facts(
     tagger_of(nlp).known_types = ("Chemical", "Gene")
     nlp.to_disk(tmp_path / "nlp")
     output = tmp_path / "out" / "mine"
-    options = ["--facts", facts_path, "--rows", rows_of_it, "--dev", tmp_path / "dev.json"]
+    options = [
+        "--facts",
+        facts_path,
+        "--config",
+        trained_on["config"],
+        "--rows",
+        trained_on["rows"],
+        "--dev",
+        tmp_path / "dev.json",
+    ]
     command = ["ship", tmp_path / "nlp", output, *options]
     done = CliRunner().invoke(vaner_app, [str(part) for part in command])
     assert done.exit_code == 0 and "0.1 MB" in done.output.replace("\n", ""), done.output
@@ -170,18 +184,20 @@ def test_the_card_is_written_from_its_facts(
     assert all(f"{key}, said" in card for key in SAID)
 
 
-def test_a_corpus_of_the_catalogue_brings_its_licence(rows_of_it: Path) -> None:
-    from dataclasses import replace
-
-    from spacy_vaner.model_card import training_data
-    from spacy_vaner.training.rows_folder import RowsHeader
-
-    header = RowsHeader.from_folder(rows_of_it)
-    source = next(s for s in header.sources if s.split == "train")
-    views = [replace(source, corpus="Linnaeus", n_documents=n) for n in (3, 5)]
-    (row,) = training_data(replace(header, sources=views))
-    assert row["licence"] == "CC BY 4.0" and row["documents"] == 5
-    assert training_data(header)[0]["licence"] == "not in the catalogue"
+def test_the_card_tells_what_was_trained_on_with_its_licence(trained_on: dict[str, Path]) -> None:
+    rows = PreparedRows.open(trained_on["rows"])
+    config = read_config(trained_on["config"], TagConfig)
+    assert [row["corpus"] for row in training_data(rows, config)] == ["one", "two"]
+    assert training_data(rows, config)[1]["partial"] == ["Chemical"]
+    without = replace(config, without=["Chemical"], mixture={"one.text": 0.0})
+    (row,) = training_data(rows, without)
+    assert row["corpus"] == "two" and list(row["mentions"]) == ["Gene"]
+    assert row["licence"] == "not in the catalogue"
+    for source in rows.sources:
+        source.facts = replace(source.facts, corpus="Linnaeus")
+    (row,) = training_data(rows, config)
+    # Both files are taken for views of one corpus.
+    assert row["licence"] == "CC BY 4.0" and row["documents"] == 24
 
 
 @pytest.mark.parametrize(
@@ -189,13 +205,17 @@ def test_a_corpus_of_the_catalogue_brings_its_licence(rows_of_it: Path) -> None:
     [({"licence": None}, "'licence' has to be text"), ({"x": 1}, "'x' is not known")],
 )
 def test_facts_of_another_form_are_refused(
-    trained_path: Path, rows_of_it: Path, tmp_path: Path, change: dict[str, Any], complaint: str
+    trained_path: Path,
+    trained_on: dict[str, Path],
+    tmp_path: Path,
+    change: dict[str, Any],
+    complaint: str,
 ) -> None:
     (tmp_path / "facts.json").write_text(json.dumps({**FACTS, **change}), encoding="utf8")
     nlp = spacy.load(trained_path)
     tagger_of(nlp).known_types = ("Gene",)
     with pytest.raises(VanerError, match=f"VE196.*{complaint}"):
-        ship(nlp, tmp_path / "out", facts=tmp_path / "facts.json", rows=rows_of_it)
+        ship(nlp, tmp_path / "out", facts=tmp_path / "facts.json", **trained_on)
     (tmp_path / "dev.json").write_text("{}", encoding="utf8")
     (tmp_path / "facts.json").write_text(json.dumps(FACTS), encoding="utf8")
     with pytest.raises(VanerError, match="VE196.*dev.json"):
@@ -203,7 +223,7 @@ def test_facts_of_another_form_are_refused(
             nlp,
             tmp_path / "out",
             facts=tmp_path / "facts.json",
-            rows=rows_of_it,
+            **trained_on,
             dev=[tmp_path / "dev.json"],
         )
     assert not (tmp_path / "out").exists()
@@ -213,7 +233,7 @@ def test_what_cannot_stand_alone_does_not_ship(
     trained_path: Path,
     lora_path: Path,
     facts_path: Path,
-    rows_of_it: Path,
+    trained_on: dict[str, Path],
     tmp_path: Path,
     make_nlp: Callable[..., Language],
 ) -> None:
@@ -227,17 +247,17 @@ def test_what_cannot_stand_alone_does_not_ship(
         (spacy.load(trained_path), "does not say"),
     ):
         with pytest.raises(VanerError, match=f"VE195.*{reason}"):
-            ship(nlp, tmp_path / "out", facts=facts_path, rows=rows_of_it)
+            ship(nlp, tmp_path / "out", facts=facts_path, **trained_on)
 
 
 def test_something_else_is_not_replaced(
-    make: Callable[..., Language], facts_path: Path, rows_of_it: Path, tmp_path: Path
+    make: Callable[..., Language], facts_path: Path, trained_on: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "work").mkdir()
     nlp = make()
     nlp(TEXT)
     with pytest.raises(VanerError, match="VE194"):
-        ship(nlp, tmp_path / "work", facts=facts_path, rows=rows_of_it)
+        ship(nlp, tmp_path / "work", facts=facts_path, **trained_on)
 
 
 # In a pipeline
