@@ -168,9 +168,7 @@ class Corpus:
                 # As in the paper, names are asked without a corpus name.
                 yield self._example(doc, known, name_corpus=False)
         if self.dbr is not None:
-            logger.debug(
-                "DBR rows so far: %d; names too long: %d", self.dbr.n_rows, self.dbr.n_left_out
-            )
+            logger.info("DBR rows: %d; names too long: %d", self.dbr.n_rows, self.dbr.n_left_out)
 
     def _example(self, reference: Doc, known: set[str], *, name_corpus: bool) -> Example:
         predicted = unannotated_copy(reference)

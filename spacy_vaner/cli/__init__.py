@@ -21,7 +21,7 @@ from spacy_vaner.cli.annotate import annotate_command
 from spacy_vaner.cli.benchmark import benchmark_command
 from spacy_vaner.cli.convert import convert_command
 from spacy_vaner.cli.corpora import corpora_command
-from spacy_vaner.cli.dbr import dbr_command
+from spacy_vaner.cli.dbr import dbr_command, phrases_command
 from spacy_vaner.cli.evaluate import evaluate_command
 from spacy_vaner.cli.import_adapter import import_adapter_command
 from spacy_vaner.cli.instructions import instructions_command
@@ -39,9 +39,9 @@ from spacy_vaner.cli.pretrain import (
     protected_runs_command,
 )
 from spacy_vaner.cli.rows import assemble_command, rows_command, ship_command
+from spacy_vaner.cli.serve import serve_command
 from spacy_vaner.cli.spacy_vectors import spacy_vectors_command
 from spacy_vaner.cli.thresholds import thresholds_command
-from spacy_vaner.cli.serve import serve_command
 from spacy_vaner.cli.tokenizer import tokenizer_command
 from spacy_vaner.errors import VanerError, VanerWarning
 
@@ -117,6 +117,7 @@ vaner_app.add_typer(kb_app)
 vaner_app.command("annotate", no_args_is_help=True)(annotate_command)
 vaner_app.command("serve", no_args_is_help=True)(serve_command)
 vaner_app.command("dbr", no_args_is_help=True)(dbr_command)
+vaner_app.command("phrases", no_args_is_help=True)(phrases_command)
 spacy_app.add_typer(vaner_app)
 
 __all__ = ["vaner_app"]

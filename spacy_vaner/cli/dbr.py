@@ -1,4 +1,4 @@
-"""`python -m spacy vaner dbr`: candidates for every sentence of a converted corpus."""
+"""`python -m spacy vaner dbr` and `phrases`: candidates for sentences, and what they rest on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ from wasabi.tables import table
 if TYPE_CHECKING:
     from spacy_vaner.knowledge.candidates import CandidateCounts
     from spacy_vaner.knowledge.phrases import FindPhrases
+
+
+SEGMENTATION = Annotated[
+    Path | None,
+    typer.Option(help="AutoPhrase's segmentation.txt: its phrases instead of mined ones"),
+]
+PIPELINE = Annotated[
+    str | None,
+    typer.Option(help="Pipeline whose entities and noun chunks are the phrases"),
+]
+PHRASES_PER_WORD = Annotated[
+    float | None,
+    typer.Option("--phrases-per-word", help="Mined phrases of a sentence; default: 2.0"),
+]
 
 
 def dbr_command(
@@ -36,18 +50,9 @@ def dbr_command(
         Path | None,
         typer.Option(help="Folder of `kb index`; default: an index of n-grams is made in memory"),
     ] = None,
-    segmentation: Annotated[
-        Path | None,
-        typer.Option(help="AutoPhrase's segmentation.txt: its phrases instead of mined ones"),
-    ] = None,
-    pipeline: Annotated[
-        str | None,
-        typer.Option(help="Pipeline whose entities and noun chunks are the phrases"),
-    ] = None,
-    phrases_per_word: Annotated[
-        float | None,
-        typer.Option("--phrases-per-word", help="Mined phrases of a sentence; default: 2.0"),
-    ] = None,
+    segmentation: SEGMENTATION = None,
+    pipeline: PIPELINE = None,
+    phrases_per_word: PHRASES_PER_WORD = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Names per phrase")] = 16,
     min_score: Annotated[
         float, typer.Option("--min-score", help="Least cosine of a name with its phrase")
@@ -83,6 +88,34 @@ def dbr_command(
         msg.good(f"Saved to {result}")
 
 
+def phrases_command(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES", help="Converted corpora (.spacy)")
+    ],
+    segmentation: SEGMENTATION = None,
+    pipeline: PIPELINE = None,
+    phrases_per_word: PHRASES_PER_WORD = None,
+) -> None:
+    """Say how many of the annotated mentions are among the phrases that would be looked up."""
+    from spacy_vaner.corpora.docbins import read_docs
+    from spacy_vaner.knowledge.phrases import phrase_recall
+
+    rows = []
+    for path in files:
+        find, _ = _finder(path, segmentation, pipeline, phrases_per_word)
+        found = phrase_recall(read_docs(path), find)
+        rows.append(
+            (
+                path.name,
+                f"{found.n_mentions:,}",
+                f"{found.n_found / max(1, found.n_mentions):.3f}",
+                f"{found.n_phrases / max(1, found.n_sentences):.1f}",
+            )
+        )
+    header = ("file", "mentions", "among the phrases", "phrases per sentence")
+    print(table(rows, header=header, aligns=("l", "r", "r", "r")))
+
+
 def _named(corpus: Path, output: Path) -> list[tuple[Path, Path]]:
     """Corpus files with the files of their candidates.
 
@@ -95,7 +128,7 @@ def _named(corpus: Path, output: Path) -> list[tuple[Path, Path]]:
         return [(corpus, output)]
     output.mkdir(parents=True, exist_ok=True)
     return [
-        (path, output / (path.name.removesuffix(".train.spacy") + SUFFIX))
+        (path, output / (path.name.removesuffix(".spacy") + SUFFIX))
         for path in find_files([corpus], split="train")
     ]
 

@@ -275,6 +275,39 @@ class PipelinePhrases:
         ]
 
 
+class PhraseRecall(NamedTuple):
+    """How many mentions a finder gives as phrases, and for how many phrases.
+
+    n_mentions: contiguous ones, each place once; n_found: with a phrase's offsets.
+    """
+
+    n_mentions: int
+    n_found: int
+    n_sentences: int
+    n_phrases: int
+
+
+def phrase_recall(docs: Iterable[Doc], find: FindPhrases) -> PhraseRecall:
+    """Compare phrases with the mentions that documents are annotated for.
+
+    RAISES VanerError: VE015.
+    """
+    from spacy_vaner.gold import get_gold
+
+    n_mentions = n_found = n_sentences = n_phrases = 0
+    for doc in docs:
+        found = find(doc)
+        phrases = {phrase for sentence in found for phrase in sentence.phrases}
+        n_sentences += len(found)
+        n_phrases += len(phrases)
+        gold = get_gold(doc)
+        for mention in {m.fragments for m in gold.mentions} if gold is not None else ():
+            if len(mention) == 1:
+                n_mentions += 1
+                n_found += mention[0] in phrases
+    return PhraseRecall(n_mentions, n_found, n_sentences, n_phrases)
+
+
 def sentences(doc: Doc) -> list[Span]:
     """The sentences of a document; where it has none, they end at full stops and the like."""
     if not doc.has_annotation("SENT_START"):

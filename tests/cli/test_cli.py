@@ -111,6 +111,7 @@ def test_every_command_and_argument_is_explained():
             "import-adapter",
             "annotate",
             "dbr",
+            "phrases",
             "kb",
         ),
     ]

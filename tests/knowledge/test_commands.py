@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,3 +95,52 @@ def test_two_places_for_phrases_are_refused(run: Run, tmp_path: Path) -> None:
     assert "VE623" in told and "--pipeline and --phrases-per-word" in told
     (tmp_path / "seg.txt").write_text("<phrase>breast cancer</phrase>\n", "utf8")
     assert "Saved to" in run(*words, "--segmentation", "seg.txt")
+
+
+def test_recall_of_mentions_is_reported_for_every_kind_of_phrases(run: Run, tmp_path: Path) -> None:
+    import spacy
+
+    texts = ["Breast cancer and marsh fever.", "No fever, but breast cancer and BRCA1."]
+    lines = [
+        {"id": "1", "text": texts[0], "ents": [[0, 13, "Disease"], [18, 29, "Disease"]]},
+        {"id": "2", "text": texts[1], "ents": [[14, 27, "Disease"], [32, 37, "Gene"]]},
+    ]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", "utf8")
+    run("convert", "c.jsonl", "c.dev.spacy", "--format", "jsonl")
+    marked = "<phrase_Q=0.9>breast cancer</phrase> and fever. <phrase>No fever</phrase>\n"
+    (tmp_path / "segmentation.txt").write_text(marked, "utf8")
+    # 2 of 4 mentions; 3 phrases in 2 sentences.
+    told = run("phrases", "c.dev.spacy", "--segmentation", "segmentation.txt")
+    assert "c.dev.spacy 4 0.500 1.5" in told
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "X", "pattern": "BRCA1"}])  # type: ignore[attr-defined]
+    nlp.to_disk(tmp_path / "nlp")
+    assert "c.dev.spacy 4 0.250 0.5" in run("phrases", "c.dev.spacy", "--pipeline", "nlp")
+    assert "c.dev.spacy 4 1.000" in run("phrases", "c.dev.spacy", "--phrases-per-word", "9")
+    assert "VE623" in run(
+        "phrases", "c.dev.spacy", "--pipeline", "nlp", "--segmentation", "x", status=1
+    )
+
+
+def test_a_folder_gives_names_and_candidates_of_all_its_training_splits(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "all").mkdir()
+    for name in ("a.train", "b.train", "a.dev"):
+        line = {
+            "id": name,
+            "text": f"Some {name[0]}{name[2:]} fever.",
+            "ents": [[5, 16, "Disease"]],
+        }
+        (tmp_path / "x.jsonl").write_text(json.dumps(line) + "\n", "utf8")
+        run("convert", "x.jsonl", f"all/{name}.spacy", "--format", "jsonl")
+    run("kb", "build", "kb.parquet", "corpus=all")
+    kb = KnowledgeBase.from_file(tmp_path / "kb.parquet")
+    assert len(kb) == 2 and not any("dev" in name for name in kb.names)
+    run("kb", "build", "leaky.parquet", "leaky=all")
+    assert len(KnowledgeBase.from_file(tmp_path / "leaky.parquet")) == 3
+    told = run("dbr", "all", "kb.parquet", "candidates")
+    found = sorted(path.name for path in (tmp_path / "candidates").iterdir())
+    assert found == ["a.train.candidates.parquet", "b.train.candidates.parquet"]
+    assert told.count("1 sentences of 1 documents") == 2
