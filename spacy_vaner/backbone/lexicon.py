@@ -205,7 +205,7 @@ def _longest_first(hits: Tensor) -> Tensor:
     n_words = hits.shape[-1]
     covered = torch.zeros_like(hits[0])
     begins, ends, long = (torch.zeros_like(covered) for _ in range(3))
-    for n in range(len(hits), 0, -1):
+    for n in range(min(len(hits), n_words), 0, -1):
         is_free = torch.stack([~_shifted(covered, place) for place in range(n)]).all(0)
         starts = hits[n - 1] & is_free
         here = torch.zeros_like(covered)

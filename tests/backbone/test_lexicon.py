@@ -143,6 +143,15 @@ def test_the_same_is_found_in_any_batch_and_a_mask_hides_it(
     assert found[words.index(1), 0].tolist() == [True, True, True, False]
 
 
+@pytest.mark.parametrize("text", ["x", "IL", "IL-2", "the IL-2"])
+def test_texts_shorter_than_names_are_looked_up(
+    tokenizer: SubwordTokenizer, table: LexiconTable, text: str
+) -> None:
+    ids, words = encode(tokenizer, text)
+    found = facts_of(embedding_with(tokenizer, table), torch.tensor([ids[:8]]))[0].tolist()
+    assert found == [expected(text)[word][1] for word in words]
+
+
 def test_training_and_prediction_see_the_same_but_for_rows_that_are_dropped(
     tokenizer: SubwordTokenizer, table: LexiconTable
 ) -> None:
