@@ -668,6 +668,10 @@ class Messages:
         "VE530: noise.hidden_dropout = {share} is for backbones of the LLaMA family; this one has "
         "dropout of its own. Set noise.hidden_dropout=0."
     )
+    VE531 = (
+        "VE531: causal = true does not go with the word features of the backbone {backbone}: they "
+        "tell what comes later in a word. Give one without (word_rows = 0)."
+    )
     VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."
     VW502 = (
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import Messages, VanerError
 
@@ -109,6 +109,25 @@ def bidirectional_mask(lengths: Tensor, size: int, dtype: torch.dtype) -> Tensor
     padding = positions[None, :] >= lengths[:, None]
     mask = torch.zeros(padding.shape, dtype=dtype, device=lengths.device)
     return mask.masked_fill_(padding, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def look_left_only(decoder: nn.Module) -> None:
+    """Let each subword of a decoder see itself and those before it, as it was built to.
+
+    For comparison: what is learned so is of no use where both sides are seen.
+    decoder: that is given masks of `bidirectional_mask`.
+    """
+
+    def hide_the_right(
+        module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        mask = named["attention_mask"]
+        size = mask.shape[-1]
+        right = torch.ones(size, size, dtype=torch.bool, device=mask.device).triu_(1)
+        lowest = torch.finfo(mask.dtype).min
+        return positional, {**named, "attention_mask": mask.masked_fill(right, lowest)}
+
+    decoder.register_forward_pre_hook(hide_the_right, with_kwargs=True)
 
 
 def self_check(

@@ -73,6 +73,8 @@ class TagConfig(RunSettings):
     question_width: of the joint head's hidden layer.
     with_corpus, without_corpus: wordings of the instruction for "per_type", with {type} and
         {corpus}; null = the paper's.
+    causal: each subword sees those before it alone. For comparison: the result has no recipe, so no
+        pipeline is made of it.
     labelled_subwords: "first" or "all" subwords of a unit give loss.
     dropout: between states and head.
     averaging: decay of averages of the weights, which are measured and kept in the weights' place;
@@ -116,6 +118,7 @@ class TagConfig(RunSettings):
     question_width: int = setting(128, least=1)
     with_corpus: str | None = setting(None)
     without_corpus: str | None = setting(None)
+    causal: bool = setting(False)
     labelled_subwords: str = setting("first", choices=("first", "all"))
     dropout: float = setting(0.1, least=0, most=0.9)
     averaging: float = setting(0.0, least=0, most=0.99999)

@@ -17,6 +17,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from spacy_vaner.backbone.attention import look_left_only
 from spacy_vaner.backbone.batching import plan_batches
 from spacy_vaner.backbone.device import choose_device, choose_precision
 from spacy_vaner.backbone.joint import Asked, question_text
@@ -75,7 +76,7 @@ def train_tagger(
     resume: go on from the newest checkpoint there; where there is none, start.
     RAISES VanerError: VE507, VE523-VE526, the rows; VE509, VE511, VE512, VE514, the run's files;
         VE513, a loss that is no number; VE101, VE103-VE107, VE120-VE125, settings and backbone;
-        VE142, VE143, the lexicon; VE508, VE530, noise that the backbone has no place for.
+        VE142, VE143, the lexicon; VE508, VE530, noise that the backbone has no place for; VE531.
     """
     return run(
         lambda: Tagging(config, output),
@@ -113,6 +114,10 @@ class Tagging:
             precision=self.precision,
             seed=config.seed,
         )
+        if config.causal:
+            if word_embedding(self.tagger.backbone) is not None:
+                raise VanerError(Messages.VE531.format(backbone=folder))
+            look_left_only(self.tagger.backbone)
         if self.tagger.tokenizer.fingerprint() != self.rows.header.tokenizer:
             raise VanerError(Messages.VE526.format(backbone=folder, rows=config.rows))
         if config.lexicon is not None:
@@ -222,6 +227,8 @@ class Tagging:
         return {**figures, "best_by": figures[f"dev_{self.config.best_by}"]}
 
     def files(self) -> dict[str, bytes]:
+        if self.config.causal:
+            return tagger_files(self.tagger)
         recipe = json.dumps(self.recipe(), indent=2, ensure_ascii=False).encode("utf8")
         return {**tagger_files(self.tagger), RECIPE_FILE: recipe}
 

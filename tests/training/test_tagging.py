@@ -23,7 +23,14 @@ from spacy_vaner.training.log import LOG_FILE, read_log
 from spacy_vaner.training.loop import CHECKPOINTS_FOLDER
 from spacy_vaner.training.rows_folder import PreparedRows
 from spacy_vaner.training.tag_config import TagConfig
-from spacy_vaner.training.tagging import Asker, layer_rates, score, tag_documents, train_tagger
+from spacy_vaner.training.tagging import (
+    Asker,
+    Tagging,
+    layer_rates,
+    score,
+    tag_documents,
+    train_tagger,
+)
 from tests.support.tiny_tagger import assert_same, predictions
 from tests.training.rows_support import tag_config
 from tests.training.test_pretrain import started, stop_after, wait_for_steps
@@ -59,6 +66,27 @@ def test_a_run_learns_and_keeps_its_best(trained: Path) -> None:
     assert best["figure"] == max(figures.values()) == figures[best["step"]]
     measured = next(record for record in reversed(log) if "dev_f" in record)
     assert set(measured["dev_f_per_type"]) == {"one.text: Chemical", "one.text: Gene", "two: Gene"}
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_causal_tagger_looks_to_the_left_and_becomes_no_pipeline(
+    rows_path: Path, tmp_path: Path, causal: bool
+) -> None:
+    config = tag_config(rows_path, causal=causal, n_steps=1, start={"word_rows": 0})
+    outcome = train_tagger(config, tmp_path / "run")
+    assert outcome.result is not None
+    assert (outcome.result / "recipe.json").exists() is not causal
+    tagger = Tagging(config, tmp_path / "other").tagger.eval()
+    ids = torch.randint(10, tagger.tokenizer.n_tokens, (2, 12))
+    ids[1, :8] = ids[0, :8]
+    first, second = tagger.states(ids, torch.tensor([12, 12]))
+    assert torch.allclose(first[:8], second[:8], atol=1e-6) is causal
+    assert not torch.allclose(first[8:], second[8:], atol=1e-3)
+
+
+def test_words_would_tell_a_causal_tagger_what_comes_later(rows_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(VanerError, match="VE531.*start"):
+        train_tagger(tag_config(rows_path, causal=True), tmp_path / "run")
 
 
 def test_the_curve_of_a_run_is_drawn(trained: Path, tmp_path: Path) -> None:
