@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from wasabi import msg
@@ -11,6 +11,9 @@ from wasabi.tables import table
 
 from spacy_vaner.cli.evaluate import load_pipeline
 from spacy_vaner.errors import Messages, VanerError
+
+if TYPE_CHECKING:
+    from spacy_vaner.component import VanerNER
 
 _HEADER = ("type", "gold", "threshold", "P", "R", "F", "P now", "R now", "F now")
 
@@ -71,7 +74,7 @@ def thresholds_command(
     if len(chosen) != 1:
         components = ", ".join(nlp.pipe_names)
         raise VanerError(Messages.VE446.format(components=components, n=len(chosen)))
-    tagger = nlp.get_pipe(chosen[0])
+    tagger = cast("VanerNER", nlp.get_pipe(chosen[0]))
     tagger.threshold = 0.0
     found: list[PredictedDocument] = []
     evaluate_pipeline(

@@ -16,6 +16,7 @@ from typing import Any
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.evaluation.calibration import Calibration, calibrate
 from spacy_vaner.evaluation.judgement import (
+    COMPARING_CASES,
     HIT,
     OUTCOMES,
     PAPER_CASES,
@@ -59,7 +60,7 @@ class CorpusAnalysis:
         precision of its spans are made of (`fn` and `fp` do not belong to one F1).
     calibration: type → calibration; empty where the system gives no probabilities.
     differences: type → F1 minus that of the other system; empty without one.
-    cases: kind of the paper's figure 6 → cases.
+    cases: kind of the paper's figure 6 → cases; without another system, those that need none.
     documents: judged, in the order of the files.
     """
 
@@ -200,7 +201,9 @@ def _analyse_corpus(
     differences = {}
     if other is not None:
         differences = dict(_compare(documents, other, seed=seed, n_resamples=n_resamples))
-    cases: dict[str, list[PaperCase]] = {kind: [] for kind in PAPER_CASES}
+    cases: dict[str, list[PaperCase]] = {
+        kind: [] for kind in PAPER_CASES if other is not None or kind not in COMPARING_CASES
+    }
     for case in paper_cases(judged, None if other is None else [judge(each) for each in other]):
         cases[case.kind].append(case)
     return CorpusAnalysis(

@@ -94,8 +94,8 @@ def draw_reliability(calibrations: Mapping[str, Calibration], path: Path) -> Non
         middles = [(each.lower + each.upper) / 2 for each in filled]
         bars.plot(middles, [each.n for each in filled], marker="o", color=line.get_color())
     curve.set(ylabel="precision", xlim=(0, 1), ylim=(0, 1))
-    curve.legend(loc="upper left", fontsize="small")
-    bars.set(xlabel="probability", ylabel="spans", yscale="log")
+    curve.legend(loc="best", fontsize="small")
+    bars.set(xlabel="probability", ylabel="spans", yscale="log", ylim=(0.8, None))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib in the file, the same figures give the same bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})

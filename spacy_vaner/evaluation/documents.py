@@ -13,6 +13,7 @@ from pathlib import Path
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
+from spacy_vaner.corpora.docbins import docs_of
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.gold import Gold, get_gold, unannotated_copy
 from spacy_vaner.types import Mention
@@ -84,7 +85,7 @@ class GoldFile:
 
         RAISES VanerError: VE404, an annotation that is not of the form of docs/formats.md.
         """
-        for number, doc in enumerate(self._bin.get_docs(vocab), start=1):
+        for number, doc in enumerate(docs_of(self._bin, vocab), start=1):
             try:
                 gold = get_gold(doc) or self._gold_of_entities(doc)
             except (VanerError, AttributeError, TypeError) as error:
@@ -111,7 +112,7 @@ class GoldFile:
         whether any document of the file is annotated at all."""
         labels: set[str] = set()
         annotated = False
-        for doc in self._bin.get_docs(Vocab()):
+        for doc in docs_of(self._bin, Vocab()):
             try:
                 gold = get_gold(doc)
             except (VanerError, AttributeError, TypeError):

@@ -185,8 +185,10 @@ PAPER_CASES = {
     "spurious": "nothing that is annotated, such as a symptom taken for a disease",
     "wrong boundary": "the right mention with a wrong boundary",
 }
-"""SOURCE: VANER, section 4.7 and figure 6. The first three show what one system gets right and
-another does not; the paper's other system is VANER without DBR."""
+"""SOURCE: VANER, section 4.7 and figure 6. The paper's other system is VANER without DBR."""
+
+COMPARING_CASES = ("found", "type", "boundary")
+"""Those of them that need another system."""
 
 _KIND_OF_OTHER = {
     MISSED: "found",
@@ -201,7 +203,7 @@ def paper_cases(
 ) -> Iterator[PaperCase]:
     """Sort what a system got right and wrong as the paper's case study does.
 
-    others: the same documents as another system has them; without, the first three kinds are empty.
+    others: the same documents as another system has them; without, COMPARING_CASES are left out.
     """
     for number, document in enumerate(documents):
         if others is not None:

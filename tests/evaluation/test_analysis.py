@@ -110,6 +110,7 @@ def test_corpora_are_analysed_apart():
     analyses = analyse(documents, n_resamples=5)
     assert {name: len(each.documents) for name, each in analyses.items()} == {"A": 2, "B": 1}
     assert "calibration" not in report_analysis_of(analyses)
+    assert list(analyses["A"].cases) == ["joined", "spurious", "wrong boundary"]
 
 
 def report_analysis_of(analyses, tmp_path=None):
