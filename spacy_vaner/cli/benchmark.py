@@ -13,7 +13,7 @@ from wasabi import msg
 from spacy_vaner.errors import Messages, VanerError
 
 if TYPE_CHECKING:
-    from spacy_vaner.evaluation.systems import SystemSpec
+    from spacy_vaner.evaluation.systems.base import SystemSpec
 
 
 def benchmark_command(
@@ -123,7 +123,7 @@ def benchmark_command(
 
 def parse_system(option: str) -> SystemSpec:
     """Read KIND=WHERE or KIND:NAME=WHERE. RAISES VanerError: VE472."""
-    from spacy_vaner.evaluation.systems import SystemSpec
+    from spacy_vaner.evaluation.systems.base import SystemSpec
 
     head, equals, where = option.partition("=")
     kind, colon, name = head.partition(":")
@@ -136,7 +136,7 @@ def _read_systems(path: Path | None) -> list[SystemSpec]:
     """RAISES VanerError: VE461, VE473."""
     import json
 
-    from spacy_vaner.evaluation.systems import SystemSpec
+    from spacy_vaner.evaluation.systems.base import SystemSpec
 
     if path is None:
         return []

@@ -27,7 +27,8 @@ from typing import Any
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.evaluation.documents import VIEWS
 from spacy_vaner.evaluation.result import LEVEL
-from spacy_vaner.evaluation.systems import KINDS, SystemSpec
+from spacy_vaner.evaluation.systems import KINDS
+from spacy_vaner.evaluation.systems.base import SystemSpec
 from spacy_vaner.evaluation.worker import FAILED, OK
 from spacy_vaner.files import write_whole
 

@@ -295,7 +295,9 @@ def read_speeds(folder: Path) -> list[Speed]:
     """The speeds of a benchmark, fastest first, those that could not be measured last."""
     found = [read_json(path) for path in sorted((folder / "speed").glob("*.json"))]
     found = [one for one in found if one.get("rounds")]
-    baseline = next((one["rounds"] for one in found if one["system"]["kind"] == "cnn"), [])
+    baseline: list[dict[str, Any]] = next(
+        (one["rounds"] for one in found if one["system"]["kind"] == "cnn"), []
+    )
     speeds = []
     for one in found:
         good = [each for each in one["rounds"] if each["status"] == OK]
@@ -357,7 +359,9 @@ def _speed(folder: Path) -> str:
 def _made_with(results: Sequence[Mapping[str, Any]]) -> str:
     commands = dict.fromkeys(result["command"] for result in results if result["command"])
     told = "".join(f"\n```\n{command}\n```\n" for command in commands)
-    versions = next((result["versions"] for result in results if "versions" in result), {})
+    versions: Mapping[str, str | None] = next(
+        (result["versions"] for result in results if "versions" in result), {}
+    )
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     seeds = sorted({str(result["seed"]) for result in results})
     return f"## Made with\n{told}\n{packages}; seed of the intervals: {', '.join(seeds)}.\n"

@@ -18,7 +18,7 @@ from spacy_vaner.evaluation.benchmark import Benchmark, Settings, read_json, slu
 from spacy_vaner.evaluation.documents import GoldFile
 from spacy_vaner.evaluation.predictions import pair_with_gold
 from spacy_vaner.evaluation.report import build_report, read_speeds, write_report
-from spacy_vaner.evaluation.systems import SystemSpec
+from spacy_vaner.evaluation.systems.base import SystemSpec
 from spacy_vaner.evaluation.worker import run_predictions, run_speed
 from tests.support.gold_documents import gold_document
 

@@ -15,8 +15,8 @@ from spacy.training import Example
 
 from spacy_vaner.errors import VanerError
 from spacy_vaner.evaluation.predictions import FoundSpan
-from spacy_vaner.evaluation.systems import KINDS, SystemSpec, load_system
-from spacy_vaner.evaluation.systems.base import Question, System, SystemMissing
+from spacy_vaner.evaluation.systems import KINDS, load_system
+from spacy_vaner.evaluation.systems.base import Question, System, SystemMissing, SystemSpec
 from spacy_vaner.evaluation.systems.names import NameList, lists_of_mentions
 from spacy_vaner.evaluation.systems.scispacy import LABEL_MAPS
 from spacy_vaner.gold import KEY, Gold
