@@ -27,7 +27,8 @@ assert "site-packages" in spacy_vaner.__file__, f"not the wheel: {spacy_vaner.__
 
 nlp = spacy.blank("en")
 assert "transformers" not in sys.modules and "peft" not in sys.modules
-nlp.add_pipe("vaner_ner", config={"types": ["Disease", "Chemical"], "model": MODEL})
+settings = {"types": ["Disease", "Chemical"], "asking": "per_type", "model": MODEL}
+nlp.add_pipe("vaner_ner", config=settings)
 example = Example.from_dict(nlp.make_doc(TEXT), {"entities": ENTITIES})
 optimizer = nlp.initialize(lambda: [example])
 optimizer.learn_rate = 0.005

@@ -150,7 +150,11 @@ def _config(recipe: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:
     return {
         "types": recipe["types"],
         "asking": recipe["asking"],
+        # All that is not said is as the tagger that the package carries has it.
+        "corpus": None,
+        "threshold": 0.0,
         "model": {
+            "adapter": None,
             "labelled_subwords": recipe["labelled_subwords"],
             "question_width": recipe["question_width"],
             "max_subwords": recipe["max_subwords"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from torch import Tensor
 
 MAX_WORD = 64
@@ -18,7 +20,7 @@ def word_key(word: str) -> int:
     for place, character in enumerate(word):
         total += _of_character(character) * factor
         if place < MAX_WORD - 1:
-            factor *= _PLACE
+            factor = factor * _PLACE & _MASK
     return signed(total)
 
 
@@ -44,6 +46,7 @@ def mixed(x: Tensor) -> Tensor:
     return (x ^ (x >> 29)) & (2**62 - 1)
 
 
+@cache
 def _of_character(character: str) -> int:
     """A fixed random number per character (splitmix64)."""
     x = (ord(character) + 1) * 0x9E3779B97F4A7C15 & _MASK

@@ -451,6 +451,7 @@ def tagger_from_files(
     check_trainable(settings, adapter)
     tensors = _read_weights(files, sha256)
 
+    make_decoder: Callable[[], nn.Module]
     if reference is not None:
         if not isinstance(settings, HFBackbone):
             raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error="backbone_reference"))

@@ -152,7 +152,9 @@ def _save_pipeline(tagger: Tagger, output: Path, *, types: list[str], instructio
     }
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
-    component: Any = nlp.add_pipe("vaner_ner", config={"types": types, "model": model})
+    # All that is not said is as the tagger that the package carries has it.
+    settings = {"types": types, "asking": "per_type", "corpus": None, "threshold": 0.0}
+    component: Any = nlp.add_pipe("vaner_ner", config={**settings, "model": model})
     set_tagger(component.model, tagger)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as beside:

@@ -17,7 +17,7 @@ from spacy.tokens import DocBin
 from spacy.util import registry
 from thinc.api import Config
 
-from spacy_vaner.component import DEFAULT_CONFIG, VanerNER
+from spacy_vaner.component import VanerNER
 from spacy_vaner.errors import VanerError, VanerWarning
 from tests.support.tiny_tagger import TINY, Writer, component_of
 
@@ -236,7 +236,7 @@ def test_defaults_can_be_written_and_read_back() -> None:
     text = nlp.config.to_str()
     again = spacy.util.load_model_from_config(Config().from_str(text, interpolate=False))
     assert again.config.to_str() == text
-    written = Config().from_str(DEFAULT_CONFIG)["vaner_ner"]
+    written = Language.get_factory_meta("vaner_ner").default_config
     settings = again.config["components"]["vaner_ner"]
     assert {key: settings[key] for key in written} == written
     assert isinstance(component_of(again), VanerNER)

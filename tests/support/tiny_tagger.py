@@ -42,6 +42,8 @@ N_WORDS, OVERLAP, MAX_SUBWORDS = 12, 4, 24
 
 TINY: dict[str, Any] = {
     "types": ["Chemical", "Gene"],
+    # Said, since by default they are those of the tagger that the package carries.
+    **{"asking": "per_type", "corpus": None, "threshold": 0.0},
     "precision": "fp32",
     "device": "cpu",
     "model": {
