@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def assemble(
     run: Path,
     *,
     types: Sequence[str] | str | None = None,
+    corpus: Mapping[str, str] | None = None,
     lang: str = "en",
     is_packed: bool = False,
 ) -> Language:
@@ -38,8 +39,11 @@ def assemble(
 
     run: the folder of a run, whose best tagger is taken, or a folder in it with a tagger.
     types: to ask; None = all that it was trained on, the more frequent first.
+    corpus: type → corpus name that it is asked with, as in training; a type without one is asked
+        without. It fixes whose guideline is followed on texts of no corpus.
     is_packed: round the weights to 8 bits, in which they are then saved: a quarter of the size.
-    RAISES VanerError: VE529, no tagger there; VE130-VE137, its files; VE021, VE022, the types.
+    RAISES VanerError: VE529, no tagger there; VE130-VE137, its files; VE021, VE022, the types;
+        VE535, a corpus name that the type was not trained with.
     """
     folder = run / BEST_FOLDER if (run / BEST_FOLDER).is_dir() else run
     try:
@@ -50,6 +54,9 @@ def assemble(
         raise VanerError(Messages.VE529.format(path=run, reason=error)) from None
     if types is not None:
         config["types"] = types
+    if corpus is not None:
+        _check_corpora(corpus, recipe.get("corpora", {}))
+        config["corpus"] = dict(corpus)
     nlp = spacy.blank(lang)
     component: Any = nlp.add_pipe("vaner_ner", config=config)
     load_model_files(component.model, files, device="cpu", precision="fp32")
@@ -137,6 +144,13 @@ def _component_to_ship(nlp: Language) -> tuple[Any, dict[str, Any]]:
 def _pack(tagger: Tagger) -> None:
     if not tagger.is_packed:
         round_weights(tagger)
+
+
+def _check_corpora(corpus: Mapping[str, str], known: Mapping[str, Sequence[str]]) -> None:
+    for type_name, name in corpus.items():
+        if name not in known.get(type_name, ()):
+            names = ", ".join(known.get(type_name, ())) or "none"
+            raise VanerError(Messages.VE535.format(type=type_name, name=name, known=names))
 
 
 def _config(recipe: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:

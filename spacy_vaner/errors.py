@@ -672,6 +672,11 @@ class Messages:
         "VE531: causal = true does not go with the word features of the backbone {backbone}: they "
         "tell what comes later in a word. Give one without (word_rows = 0)."
     )
+    VE535 = (
+        "VE535: {type} was not trained with the corpus name {name!r}; it knows: {known}. Give one "
+        "of them, or none."
+    )
+    VE536 = "VE536: --corpus {given}: expected TYPE=NAME, with commas between, e.g. Gene=BC2GM."
     VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."
     VW502 = (
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "

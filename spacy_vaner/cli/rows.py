@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from wasabi import msg
 
+from spacy_vaner.errors import Messages, VanerError
+
 if TYPE_CHECKING:
     from spacy_vaner.training.rows_folder import SourceFacts
 
@@ -97,6 +99,13 @@ def assemble_command(
         str | None,
         typer.Option("--types", help="Types to ask, with commas; all that it was trained on"),
     ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus",
+            help="TYPE=NAME, with commas: whose guideline a type follows, by its corpus name",
+        ),
+    ] = None,
     lang: Annotated[str, typer.Option("--lang", help="Language of the pipeline")] = "en",
     packed: Annotated[
         bool, typer.Option("--packed", help="Weights in 8 bits: a quarter of the size")
@@ -105,9 +114,17 @@ def assemble_command(
     """Make a spaCy pipeline of a trained tagger."""
     from spacy_vaner.assembly import assemble
 
-    nlp = assemble(run, types=types, lang=lang, is_packed=packed)
+    named = None if corpus is None else _corpus_names(corpus)
+    nlp = assemble(run, types=types, corpus=named, lang=lang, is_packed=packed)
     nlp.to_disk(output)
     msg.good(f"{', '.join(nlp.pipe_labels['vaner_ner'])}: {output}")
+
+
+def _corpus_names(given: str) -> dict[str, str]:
+    pairs = [one.split("=") for one in given.split(",")]
+    if not all(len(pair) == 2 and all(part.strip() for part in pair) for pair in pairs):
+        raise VanerError(Messages.VE536.format(given=given))
+    return {type_name.strip(): name.strip() for type_name, name in pairs}
 
 
 def ship_command(

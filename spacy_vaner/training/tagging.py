@@ -243,10 +243,13 @@ class Tagging:
         """How the tagger is asked, for the pipeline that is made of it."""
         header = self.rows.header
         types: dict[str, int] = {}
+        corpora: dict[str, set[str]] = {}
         for counts in asked_questions(
             training_sources(self.rows.sources, self.config), self.config
         ):
             types[counts.type] = types.get(counts.type, 0) + counts.n_mentions
+            if counts.corpus is not None:
+                corpora.setdefault(counts.type, set()).add(counts.corpus)
         return {
             "asking": self.config.asking,
             "with_corpus": self.config.with_corpus,
@@ -257,6 +260,7 @@ class Tagging:
             "overlap": header.overlap,
             "max_subwords": header.max_subwords,
             "types": sorted(types, key=lambda name: -types[name]),
+            "corpora": {name: sorted(names) for name, names in sorted(corpora.items())},
         }
 
 

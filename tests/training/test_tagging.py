@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_a_causal_tagger_looks_to_the_left_and_becomes_no_pipeline(
 
 
 def test_words_would_tell_a_causal_tagger_what_comes_later(rows_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(VanerError, match="VE531.*start"):
+    with pytest.raises(VanerError, match="VE535.*start"):
         train_tagger(tag_config(rows_path, causal=True), tmp_path / "run")
 
 
@@ -191,6 +192,24 @@ def test_rows_that_do_not_fit_the_backbone_are_refused(
     tokenizer.write_text(json.dumps(values))
     with pytest.raises(VanerError, match="VE526"):
         train_tagger(tag_config(rows_path, backbone=str(backbone)), tmp_path / "run")
+
+
+def test_a_type_follows_the_guideline_that_is_chosen(trained: Path, tmp_path: Path) -> None:
+    def run(output: str, corpus: str) -> Any:
+        words = ["assemble", str(trained), str(tmp_path / output), "--corpus", corpus]
+        return CliRunner().invoke(vaner_app, words)
+
+    assert run("nlp", "Gene = one-gene").exit_code == 0
+    nlp = spacy.load(tmp_path / "nlp")
+    component: Any = nlp.get_pipe("vaner_ner")
+    assert component.corpus == {"Gene": "one-gene"}
+    text = "aspirin and BRCA1 in zinc, high p53 of HDAC"
+    chosen = predictions(nlp(text))
+    by_call = {"vaner_ner": {"corpus": None}}
+    assert chosen != predictions(nlp(text, component_cfg=by_call))
+    for wrong, message in (("Gene=two", "VE535.*one-gene"), ("Gene", "VE536"), ("Gene=", "VE536")):
+        result = run("other", wrong)
+        assert result.exit_code == 1 and re.search(message, " ".join(result.output.split()))
 
 
 def test_a_folder_without_a_tagger_makes_no_pipeline(tmp_path: Path) -> None:
