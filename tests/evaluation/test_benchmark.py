@@ -222,6 +222,24 @@ def test_the_report_tells_ours_from_others_and_measured_from_published(
     assert "labels that its label map leaves out: ODD (1)" in report
 
 
+def test_systems_of_one_corpus_each_make_a_matrix(tmp_path: Path, ruler: SystemSpec) -> None:
+    files = [
+        write_file(tmp_path / f"{name}.dev.spacy", name) for name in ("BC5CDR", "NCBI-disease")
+    ]
+    for source in ("BC5CDR", "NCBI-disease"):
+        spec = SystemSpec(**{**ruler.to_dict(), "name": f"of {source}", "trained_on": [source]})
+        run_predictions(job(spec, files, tmp_path))
+        for file in files:
+            frame = {"system": spec.to_dict(), "file": file.name, "view": "text", "seed": 0}
+            outcome = read_json(tmp_path / f"{file.stem}.json")
+            path = tmp_path / "out/results" / slug(spec.name) / f"{file.stem}.json"
+            write_json(path, {**frame, "name_corpus": True, "command": None, **outcome})
+    report = build_report(tmp_path / "out")
+    assert "| Disease: system | trained on | BC5CDR | NCBI-disease |" in report
+    assert "| of BC5CDR | BC5CDR | 100.00 | 100.00 |" in report
+    assert "| of NCBI-disease | NCBI-disease | 66.67 | 66.67 |" in report  # Chemical
+
+
 def test_no_gold_mention_gives_no_figure(tmp_path: Path, ruler: SystemSpec) -> None:
     doc = gold_document("Nothing here.", types=("Disease",), corpus="Empty").doc
     DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "e.dev.spacy")
