@@ -122,14 +122,18 @@ def benchmark_command(
 
 
 def parse_system(option: str) -> SystemSpec:
-    """Read KIND=WHERE or KIND:NAME=WHERE. RAISES VanerError: VE472."""
+    """Read KIND=WHERE or KIND:NAME=WHERE; without a name, the kind and what is no path.
+
+    RAISES VanerError: VE472.
+    """
     from spacy_vaner.evaluation.systems.base import SystemSpec
 
     head, equals, where = option.partition("=")
     kind, colon, name = head.partition(":")
     if not (kind and equals) or (colon and not name):
         raise VanerError(Messages.VE472.format(option=option))
-    return SystemSpec(name or f"{kind} {where}".strip(), kind, where)
+    shown = "" if "/" in where or "\\" in where else where
+    return SystemSpec(name or f"{kind} {shown}".strip(), kind, where)
 
 
 def _read_systems(path: Path | None) -> list[SystemSpec]:

@@ -24,6 +24,7 @@ from spacy_vaner.files import write_whole
 UNDEFINED = "–"
 PAGE, F1_PLOT, SPEED_PLOT = "report.md", "f1.png", "speed.png"
 _SEEN = "‡"
+_FEWER = "*"
 _ALL = "all"
 
 _INTRODUCTION = f"""\
@@ -32,8 +33,11 @@ _INTRODUCTION = f"""\
 Strict figures: a prediction counts if its character offsets and its type are exactly those of a
 gold mention, over complete documents and the types that a corpus annotates; F1 in percent with the
 95 % bootstrap interval over documents. {UNDEFINED} is a figure that is undefined or was not
-measured. {_SEEN}: the system saw this test split in training. This page is made from the JSON files
-beside it by `python -m spacy vaner benchmark`; what is written here by hand is lost.
+measured. {_SEEN}: the system saw this test split in training. {_FEWER}: it does not know all types
+of the corpus, so that its figure over "all" is not comparable with those of the others.
+
+This page is made from the JSON files beside it by `python -m spacy vaner benchmark`; what is
+written here by hand is lost.
 """
 
 
@@ -57,6 +61,10 @@ class _Line:
     @property
     def is_seen(self) -> bool:
         return self.corpus in self.result["system"]["seen"]
+
+    @property
+    def gold(self) -> int:
+        return int(self.scales["strict"]["gold"])
 
     @property
     def strict_f(self) -> float | None:
@@ -129,13 +137,22 @@ def _systems(results: Sequence[Mapping[str, Any]]) -> str:
     return "## Systems\n\n" + _table(header, rows.values())
 
 
+def _of_most_types(lines: Sequence[_Line]) -> list[_Line]:
+    """Of the lines of a corpus and type those over as many gold mentions as any has."""
+    most = max((line.gold for line in lines), default=0)
+    return [line for line in lines if line.gold == most]
+
+
 def _overview(lines: Sequence[_Line]) -> str:
     """Strict F1: a row per system, a column per corpus and type."""
     columns = list(dict.fromkeys((_file(line), line.corpus, line.type) for line in lines))
     cells: dict[str, dict[tuple[str, str, str], str]] = {}
-    for line in lines:
-        marked = _percent(line.strict_f) + (_SEEN if line.is_seen else "")
-        cells.setdefault(line.system, {})[(_file(line), line.corpus, line.type)] = marked
+    for column in columns:
+        here = [line for line in lines if (_file(line), line.corpus, line.type) == column]
+        full = _of_most_types(here)
+        for line in here:
+            marks = (_SEEN if line.is_seen else "") + ("" if line in full else _FEWER)
+            cells.setdefault(line.system, {})[column] = _percent(line.strict_f) + marks
     header = ["system", *(f"{corpus} {type}" for _, corpus, type in columns)]
     rows = [[name, *(own.get(c, UNDEFINED) for c in columns)] for name, own in cells.items()]
     return "## Strict F1\n\n" + _table(header, rows)
@@ -146,7 +163,8 @@ def _standing(lines: Sequence[_Line]) -> str:
     rows = []
     for key in dict.fromkeys((_file(line), line.corpus, line.type) for line in lines):
         here = [line for line in lines if (_file(line), line.corpus, line.type) == key]
-        fair = [line for line in here if not line.is_seen and line.strict_f is not None]
+        comparable = _of_most_types(here)
+        fair = [line for line in comparable if not line.is_seen and line.strict_f is not None]
         ours = max((x for x in fair if x.is_ours), key=_f, default=None)
         other = max((x for x in fair if not x.is_ours), key=_f, default=None)
         if ours is None or other is None:
@@ -210,7 +228,7 @@ def _measured(lines: Sequence[_Line]) -> str:
             [
                 line.system + (_SEEN if line.is_seen else ""),
                 line.type,
-                str(strict["gold"]),
+                str(line.gold),
                 *(_percent(strict[key]) for key in ("p", "r", "f")),
                 UNDEFINED if interval is None else "–".join(f"{100 * x:.1f}" for x in interval),
                 *(_percent(line.f(name)) for name in others),

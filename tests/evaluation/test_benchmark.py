@@ -273,10 +273,18 @@ def test_the_committed_report_is_that_of_the_committed_results(folder: Path) -> 
     assert build_report(folder) == (folder / "report.md").read_text("utf8")
 
 
+def test_a_figure_over_fewer_types_is_marked_and_not_compared() -> None:
+    report = build_report(SAMPLE_REPORT)
+    assert "| vaner | 5.52 | 2.56 | – | – | 4.02* |" in report
+    assert "| sample.dev Disease | vaner, 2.56 |" in report
+    assert "| sample.dev all |" not in report
+
+
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ("vaner=a/b", ("vaner a/b", "vaner", "a/b")),
+        ("vaner=a/b", ("vaner", "vaner", "a/b")),
+        ("scispacy=en_x", ("scispacy en_x", "scispacy", "en_x")),
         ("spacy:mine=a=b", ("mine", "spacy", "a=b")),
         ("cnn=", ("cnn", "cnn", "")),
     ],
