@@ -233,6 +233,7 @@ def with_annotation(**changes):
         (422, [], "expected an object"),
         (422, {}, 'document 1: expected an object with a string "text"'),
         (422, {"documents": 1}, '"documents" must be a list'),
+        (422, {"text": "a", "id": 1.5}, '"id" must be a text or a number; found: 1.5'),
         (422, {"documents": [{"text": "a"}, {"text": 1}]}, "document 2: expected an object"),
         (422, {"text": "zinc", "types": ["A"]}, r'"types" belongs .*: /annotate\?types='),
         (422, {"text": "zinc", "ents": [[0, 5, "A"]]}, "document 1: .* does not lie inside"),

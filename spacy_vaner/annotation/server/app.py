@@ -6,7 +6,7 @@ import logging
 import socket
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +56,8 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_HEARD_OUT_BYTES, _HEARD_OUT_S = 20_000_000, 1.0
+"""Of a body that is refused; it is not kept."""
 _GRACE_S = 10
 """For requests that are being answered when the server is stopped."""
 
@@ -65,8 +67,8 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    types: list[str] | None = Field(
-        None, description="Types to ask, any text: types=Disease&types=Gene. Without: as served"
+    types: list[str] = Field(
+        [], description="Types to ask, any text: types=Disease&types=Gene. Without: as served"
     )
     corpus: str | None = Field(
         None, description="Corpus whose style is asked: a name, or Type=name,Type=name"
@@ -87,7 +89,7 @@ class TextDocument(BaseModel):
 class BioCPassage(BaseModel):
     """A passage of BioC JSON."""
 
-    offset: int = Field(ge=0)
+    offset: int | str
     text: str
 
 
@@ -300,7 +302,7 @@ def _ask(question: Question, batches: Batches, limits: ServerLimits) -> Ask:
     """What the pipeline is asked. RAISES Refused: 422."""
     ask: Ask = {}
     try:
-        if question.types is not None:
+        if question.types:
             ask["types"] = [*check_types(question.types)]
         if question.corpus is not None:
             ask["corpus"] = parse_corpus(question.corpus)
@@ -416,7 +418,9 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
 class _Shield:
     """Around everything: headers on every answer, and no text in the log when something fails.
 
-    Otherwise the server would log the exception with its message, which may hold a text.
+    Otherwise the server would log the exception with its message, which may hold a text. A client
+    that is refused while it is still sending is heard out for a while: were the connection closed
+    at once, it would see a broken one instead of the answer.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -426,23 +430,36 @@ class _Shield:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_started = False
+        is_started = is_heard_out = False
+
+        async def receive_and_note() -> Message:
+            nonlocal is_heard_out
+            message = await receive()
+            is_heard_out = not message.get("more_body", False)
+            return message
+
+        async def hear_out() -> None:
+            n_bytes = 0
+            while not is_heard_out and n_bytes < _HEARD_OUT_BYTES:
+                n_bytes += len((await receive_and_note()).get("body", b""))
 
         async def send_with_headers(message: Message) -> None:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(hear_out(), _HEARD_OUT_S)
                 own = [(key.encode(), value.encode()) for key, value in _HEADERS.items()]
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_headers)
+            await self.app(scope, receive_and_note, send_with_headers)
         except Exception as error:
             _log.error("A request failed: %s", where(error))
             if not is_started:
                 reason = f"{type(error).__name__}: a fault of the server"
-                await _refusal(500, reason)(scope, receive, send_with_headers)
+                await _refusal(500, reason)(scope, receive_and_note, send_with_headers)
 
 
 def serve(

@@ -107,6 +107,9 @@ def _of_json(text: str, limits: ServerLimits) -> list[Document]:
 def _document(row: object, number: int, header: Mapping[str, Any]) -> Document:
     position = f"document {number}"
     try:
+        id_ = row.get("id") if isinstance(row, dict) else None
+        if isinstance(id_, bool) or not isinstance(id_, (str, int, type(None))):
+            raise Unreadable(f'"id" must be a text or a number; found: {id_!r}')
         if isinstance(row, dict) and isinstance(row.get("passages"), list) and "text" not in row:
             return _bioc_document(row, number, header)
         return jsonl.read_row(row, number, position)
