@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,8 @@ def _id_tables(tokenizer: SubwordTokenizer, n_ids: int) -> dict[str, Tensor]:
     starts, is_part, is_known = [True] * n_ids, [False] * n_ids, [False] * n_ids
     length, norm, shape = [0] * n_ids, [0] * n_ids, [0] * n_ids
     none = [0] * (_AFFIX + 1)
+    # Affixes come again and again.
+    key_of = cache(word_key)
     prefix, suffix = [none] * n_ids, [none] * n_ids
     for id_, (text, begins_word) in tokenizer.subword_texts().items():
         lower = text.lower()
@@ -306,9 +309,9 @@ def _id_tables(tokenizer: SubwordTokenizer, n_ids: int) -> dict[str, Tensor]:
         length[id_] = len(lower)
         norm[id_] = word_key(lower)
         shape[id_] = _shape_key(text)
-        prefix[id_] = [0, *(word_key(lower[:n]) for n in range(1, _AFFIX + 1))]
+        prefix[id_] = [0, *(key_of(lower[:n]) for n in range(1, _AFFIX + 1))]
         # Counted from the end, as places in a suffix are.
-        suffix[id_] = [0, *(word_key(lower[-n:][::-1]) for n in range(1, _AFFIX + 1))]
+        suffix[id_] = [0, *(key_of(lower[-n:][::-1]) for n in range(1, _AFFIX + 1))]
     tables = {
         "starts": starts,
         "is_part": is_part,
