@@ -677,6 +677,18 @@ class Messages:
         "of them, or none."
     )
     VE536 = "VE536: --corpus {given}: expected TYPE=NAME, with commas between, e.g. Gene=BC2GM."
+    VE532 = (
+        "VE532: several processes train together with accelerate ({reason}). Install it with "
+        "pip install accelerate, or start one process."
+    )
+    VE533 = (
+        "VE533: device = {device!r} names one GPU, and several processes were started. Set device "
+        "to cuda, or to auto; each takes the GPU of its number."
+    )
+    VE534 = (
+        "VE534: {n_passes} passes of a step cannot be shared by {n} processes. Set rows_per_step "
+        "and rows_per_pass so that their quotient is a multiple of {n}."
+    )
     VW501 = "VW501: the checkpoint {path} is damaged ({reason}); the one before it is taken."
     VW502 = (
         "VW502: the run goes on with other settings than before: {differences}. Its loss series is "

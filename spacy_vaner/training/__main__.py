@@ -230,11 +230,22 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--init-weights", type=Path, help="folder or file of weights to start from"
     )
+    speed = command("speed", _speed, "Measure how fast backbones of several shapes are.")
+    speed.add_argument("config", type=Path, help="settings of a run of pretraining")
+    speed.add_argument(
+        "--shape",
+        action="append",
+        required=True,
+        metavar="HIDDENxLAYERSxHEADSxINTERMEDIATE",
+        dest="shapes",
+        help="e.g. 384x4x6x1024; may be repeated",
+    )
+    speed.add_argument("--steps", type=int, default=5, help="that are measured")
     tag = command("tag", _tag, "Train a tagger on a folder of rows.")
     tag.add_argument("config", type=Path, help="settings as JSON (docs/tagger.md)")
     mixture = command("mixture", _mixture, "Tell what a tagger would be trained on, as a table.")
     mixture.add_argument("config", type=Path, help="settings as JSON (docs/tagger.md)")
-    for added in (pretrain, tag, mixture):
+    for added in (pretrain, speed, tag, mixture):
         added.add_argument(
             "--set",
             action="append",
@@ -318,6 +329,17 @@ def _pretrain(options: argparse.Namespace) -> int:
     )
     print(told)
     return status
+
+
+def _speed(options: argparse.Namespace) -> int:
+    from spacy_vaner.training.config import PretrainConfig, read_config
+    from spacy_vaner.training.speed import measure_speed, parse_shape, speed_table
+
+    shapes = [parse_shape(shape) for shape in options.shapes]
+    config = read_config(options.config, PretrainConfig, options.overrides)
+    rate, found = measure_speed(config, shapes, n_steps=options.steps)
+    print(speed_table(config, rate, found), end="")
+    return 0
 
 
 def _tag(options: argparse.Namespace) -> int:

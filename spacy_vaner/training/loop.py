@@ -29,6 +29,7 @@ from spacy_vaner.training.checkpoints import Best, Checkpoints, RunState, write_
 from spacy_vaner.training.config import RunSettings, config_from_dict
 from spacy_vaner.training.log import LOG_FILE, Log
 from spacy_vaner.training.optimizers import Optimizers, rate_at
+from spacy_vaner.training.processes import Processes
 
 CHECKPOINTS_FOLDER = "checkpoints"
 
@@ -36,6 +37,9 @@ CHECKPOINTS_FOLDER = "checkpoints"
 _LOOK_STEPS = 10
 # Odd, so that steps of runs with neighbouring seeds draw different numbers.
 _SEEDS = 0x9E3779B97F4A7C15
+
+Reason = Literal["finished", "time", "signal"]
+_REASONS: tuple[Reason | None, ...] = (None, "finished", "time", "signal")
 
 OnStep = Callable[[dict[str, Any]], None]
 """Called with every line of the log."""
@@ -121,7 +125,7 @@ class Outcome:
     signal: number of the signal, 0 for none.
     """
 
-    reason: Literal["finished", "time", "signal"]
+    reason: Reason
     step: int
     checkpoint: Path
     result: Path | None
@@ -137,6 +141,7 @@ def run(
     on_step: OnStep | None,
     init_weights: Path | None = None,
     averaging: float = 0.0,
+    processes: Processes | None = None,
 ) -> Outcome:
     """Train to the end, to the time limit, or to the first SIGINT or SIGTERM.
 
@@ -146,11 +151,13 @@ def run(
     init_weights: what a run that starts takes its weights from.
     averaging: decay of averages of the weights, which are measured, and kept as best and as result,
         in the weights' place; 0 = none.
+    processes: that train together; None = this one alone.
     RAISES VanerError: VE509, VE511, VE512, VE514, the run's files; VE513, a loss that is no number;
         and what the task raises.
     """
     if config.n_threads is not None:
         torch.set_num_threads(config.n_threads)
+    processes = processes or Processes()
     checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER)
     if checkpoints.paths() and not resume:
         raise VanerError(Messages.VE509.format(path=output))
@@ -169,19 +176,25 @@ def run(
             task.set_weights(init_weights)
             averages.restart()
         output.mkdir(parents=True, exist_ok=True)
-        best.forget()
+        if processes.is_first:
+            best.forget()
         state = RunState(0, 0, 0.0, config.to_dict(), task.data_sha256)
-    log.cut_to(state.step)
-    loop = _Loop(task, config, optimizers, averages, state, checkpoints, log, best, on_step)
+    if processes.is_first:
+        log.cut_to(state.step)
+    loop = _Loop(
+        task, config, optimizers, averages, state, checkpoints, log, best, on_step, processes
+    )
     with _Signals() as signals:
         reason = loop.train(signals)
+    processes.wait()
     last = checkpoints.last()
     assert last is not None
     result = None
     if reason == "finished":
         result = output / task.result_folder
-        with averages.in_use():
-            write_folder(result, task.files())
+        if processes.is_first:
+            with averages.in_use():
+                write_folder(result, task.files())
     return Outcome(reason, loop.step, last, result, signals.received)
 
 
@@ -215,7 +228,9 @@ class _Loop:
         log: Log,
         best: Best,
         on_step: OnStep | None,
+        processes: Processes,
     ) -> None:
+        self._processes = processes
         self._task = task
         self._config = config
         self._optimizers = optimizers
@@ -231,23 +246,23 @@ class _Loop:
         self._looked_at = self._n_subwords
         self._unseen: list[tuple[dict[str, Any], Tensor, Tensor]] = []
 
-    def train(self, signals: _Signals) -> Literal["finished", "time", "signal"]:
+    def train(self, signals: _Signals) -> Reason:
         """Make steps until one of the three holds; the last checkpoint is written at the end."""
         config = self._config
         with ThreadPoolExecutor(max_workers=1) as ahead:
             next_passes = ahead.submit(self._task.passes, self.step)
-            reason = self._stop(signals)
+            reason, progress = self._stop(signals)
             while reason is None:
                 passes = next_passes.result()
                 next_passes = ahead.submit(self._task.passes, self.step + 1)
-                self._make_step(passes)
+                self._make_step(passes, progress)
                 if len(self._unseen) >= _LOOK_STEPS:
                     self._look()
                 if self.step % config.dev_steps == 0:
                     self._measure_dev()
                 if time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
                     self._save()
-                reason = self._stop(signals)
+                reason, progress = self._stop(signals)
         if self.step != self._first_step:
             if reason == "finished" and self.step % config.dev_steps:
                 self._measure_dev()
@@ -256,15 +271,20 @@ class _Loop:
             self._save()
         return reason
 
-    def _stop(self, signals: _Signals) -> Literal["finished", "time", "signal"] | None:
-        limit = self._config.max_minutes
-        if self._progress() >= 1:
-            return "finished"
-        if signals.received:
-            return "signal"
-        if limit is not None and time.monotonic() - self._started >= 60 * limit:
-            return "time"
-        return None
+    def _stop(self, signals: _Signals) -> tuple[Reason | None, float]:
+        """Why to stop, and the progress, as the first process sees them."""
+        limit, progress = self._config.max_minutes, self._progress()
+        reason: Reason | None = None
+        if progress >= 1:
+            reason = "finished"
+        elif signals.received:
+            reason = "signal"
+        elif limit is not None and time.monotonic() - self._started >= 60 * limit:
+            reason = "time"
+        told, progress = self._processes.as_first(
+            [_REASONS.index(reason), progress], self._task.device
+        )
+        return _REASONS[int(told)], progress
 
     def _progress(self) -> float:
         """Share of the whole run that is done."""
@@ -276,8 +296,8 @@ class _Loop:
     def _elapsed_s(self) -> float:
         return self._before_s + time.monotonic() - self._started
 
-    def _make_step(self, passes: list[Any]) -> None:
-        rate = rate_at(self._config.schedule, step=self.step, progress=self._progress())
+    def _make_step(self, passes: list[Any], progress: float) -> None:
+        rate = rate_at(self._config.schedule, step=self.step, progress=progress)
         loss, norm = self._update(passes, rate)
         self._averages.add()
         self._n_subwords += sum(one.n_subwords for one in passes)
@@ -298,11 +318,14 @@ class _Loop:
         # Dropout draws by the step's number, not by what was drawn before.
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed((self._config.seed * _SEEDS + self.step) % 2**63)
-            for one in passes:
+            for one in self._processes.share(passes):
                 loss = self._task.loss_sum(one) / n_targets
                 loss.backward()
                 losses.append(loss.detach())
-        return torch.stack(losses).sum(), self._optimizers.step(rate)
+        total = self._processes.add_gradients(
+            self._task.parameters.values(), torch.stack(losses).sum()
+        )
+        return total, self._optimizers.step(rate)
 
     def _cuda_devices(self) -> list[torch.device]:
         return [self._task.device] if self._task.device.type == "cuda" else []
@@ -334,6 +357,8 @@ class _Loop:
 
     def _measure_dev(self) -> None:
         self._look()
+        if not self._processes.is_first:
+            return
         with self._averages.in_use():
             figures = self._task.dev_figures()
             # The step before it, so that the line is kept with that step.
@@ -344,6 +369,8 @@ class _Loop:
         self._looked = time.monotonic()
 
     def _write(self, records: list[dict[str, Any]]) -> None:
+        if not self._processes.is_first:
+            return
         self._log.append(records)
         if self._on_step is not None:
             for record in records:
@@ -351,6 +378,9 @@ class _Loop:
 
     def _save(self) -> None:
         self._look()
+        self._saved = time.monotonic()
+        if not self._processes.is_first:
+            return
         state = RunState(
             step=self.step,
             n_subwords=self._n_subwords,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spacy_vaner.backbone.device import choose_device, choose_precision
 from spacy_vaner.backbone.word_features import WordVectors
+from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.training.batches import Batch, Batches
 from spacy_vaner.training.config import PretrainConfig
 from spacy_vaner.training.language_model import (
@@ -25,6 +26,7 @@ from spacy_vaner.training.language_model import (
 )
 from spacy_vaner.training.loop import OnStep, Outcome, run
 from spacy_vaner.training.names import NameIndex
+from spacy_vaner.training.processes import Processes
 from spacy_vaner.training.token_file import PreparedText
 
 # exp beyond it is no float.
@@ -45,16 +47,23 @@ def pretrain(
     resume: go on from the newest checkpoint there; where there is none, start.
     init_weights: folder or file of weights to start from, with fresh optimisers.
     RAISES VanerError: VE507, VE517, the text; VE509, VE511, VE512, VE514, the run's files; VE513,
-        a loss that is no number; VE101, VE103-VE105, settings.
+        a loss that is no number; VE101, VE103-VE105, settings; VE532-VE534, several processes.
     """
-    return run(
+    processes = Processes.joined(config.device)
+    n_passes = config.rows_per_step // config.rows_per_pass
+    if n_passes % processes.n:
+        raise VanerError(Messages.VE534.format(n_passes=n_passes, n=processes.n))
+    outcome = run(
         lambda: Pretraining(config),
         config,
         output,
         resume=resume,
         on_step=on_step,
         init_weights=init_weights,
+        processes=processes,
     )
+    processes.leave()
+    return outcome
 
 
 class Pretraining:
@@ -131,11 +140,15 @@ class Pretraining:
     def facts(self, passes: list[Batch]) -> dict[str, Any]:
         return {"causal": passes[0].causal}
 
+    def flops_per_subword(self, *, causal: bool) -> float:
+        """Operations of a training step per subword read."""
+        return self._flops[causal]
+
     def measured(self, record: dict[str, Any], subwords_per_s: float) -> dict[str, float]:
         """The share of the device's rate that the model's own operations take, if it is known."""
         if self.config.peak_tflops is None:
             return {}
-        flops = self._flops[record["causal"]]
+        flops = self.flops_per_subword(causal=record["causal"])
         return {"flops_share": flops * subwords_per_s / self.config.peak_tflops / 1e12}
 
     def loss_sum(self, batch: Batch) -> Tensor:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from spacy_vaner.training.config import PretrainConfig, RunSettings
 from spacy_vaner.training.log import LOG_FILE, Log, read_log
 from spacy_vaner.training.loop import CHECKPOINTS_FOLDER, Outcome
 from spacy_vaner.training.pretraining import Pretraining, pretrain
+from spacy_vaner.training.processes import Processes
 
 MakeConfig = Callable[..., PretrainConfig]
 
@@ -46,13 +49,23 @@ def losses(output: Path) -> list[tuple[int, str, float]]:
 
 
 def started(
-    config: RunSettings, folder: Path, *options: str, command: str = "pretrain"
+    config: RunSettings,
+    folder: Path,
+    *options: str,
+    command: str = "pretrain",
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """A run in a process of its own."""
     path = folder / "run.json"
     path.write_text(json.dumps(config.to_dict()))
     words = [sys.executable, "-c", START, command, str(path), str(folder / "run"), *options]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
 
 
 def wait_for_steps(process: subprocess.Popen[str], output: Path, n_steps: int) -> None:
@@ -330,6 +343,41 @@ def test_bf16_learns_too_and_the_share_of_the_device_is_logged(
     assert weights is not None
     config_json = json.loads((weights / "config.json").read_text())
     assert config_json["torch_dtype"] == "float32"
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(
+    make_config: MakeConfig, whole: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("accelerate")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    running = [
+        started(
+            make_config(), tmp_path, env={**together, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(2)
+    ]
+    for process in running:
+        told, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, told + errors
+    found, expected = losses(tmp_path / "run"), losses(whole)
+    assert [line[:2] for line in found] == [line[:2] for line in expected]
+    assert [line[2] for line in found] == pytest.approx([line[2] for line in expected], abs=2e-3)
+    assert (tmp_path / "run/backbone/model.safetensors").is_file()
+
+
+def test_processes_have_to_share_a_step_and_no_gpu(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(VanerError, match="VE533.*cuda:1"):
+        pretrain(make_config(device="cuda:1"), tmp_path / "run")
+    monkeypatch.setattr(Processes, "joined", lambda device: Processes(1, 3))
+    with pytest.raises(VanerError, match="VE534: 2 passes.*3 processes"):
+        pretrain(make_config(), tmp_path / "run")
 
 
 @pytest.mark.gpu
