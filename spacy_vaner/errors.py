@@ -546,6 +546,8 @@ class Messages:
         "VE231: no sentence of the files is annotated completely for any type, so there is nothing "
         "to ask. Convert corpora with `python -m spacy vaner convert`."
     )
+    VE240 = "VE240: --how names {names}, which there is not. There are: {known}."
+    VE241 = "VE241: {path} is not named NAME.SPLIT.spacy, as `convert` names its files."
 
     # 3xx: training and reader
     VE301 = (

@@ -16,6 +16,7 @@ from spacy.cli._util import app as spacy_app
 from typer.core import TyperGroup
 from wasabi import msg
 
+from spacy_vaner.cli.alter import alter_command
 from spacy_vaner.cli.analyse import analyse_command
 from spacy_vaner.cli.annotate import annotate_command
 from spacy_vaner.cli.benchmark import benchmark_command
@@ -90,6 +91,7 @@ vaner_app = typer.Typer(
 )
 vaner_app.command("convert", no_args_is_help=True)(convert_command)
 vaner_app.command("corpora")(corpora_command)
+vaner_app.command("alter", no_args_is_help=True)(alter_command)
 vaner_app.command("tokenizer", no_args_is_help=True)(tokenizer_command)
 vaner_app.command("protected-runs", no_args_is_help=True)(protected_runs_command)
 vaner_app.command("prepare", no_args_is_help=True)(prepare_command)

@@ -99,7 +99,8 @@ def test_help_loads_neither_transformers_nor_the_evaluation():
 def test_every_command_and_argument_is_explained():
     commands = typer.main.get_command(vaner_app).commands
     assert list(commands) == [
-        *("convert", "corpora", "tokenizer", "protected-runs", "prepare", "pretrain", "rows"),
+        *("convert", "corpora", "alter"),
+        *("tokenizer", "protected-runs", "prepare", "pretrain", "rows"),
         *(
             "assemble",
             "evaluate",

@@ -1,0 +1,50 @@
+"""`python -m spacy vaner alter`: altered copies of converted corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from wasabi import msg
+
+
+def alter_command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES", help="Converted corpora, NAME.SPLIT.spacy"),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to write")],
+    how: Annotated[
+        str,
+        typer.Option(
+            "--how",
+            help="With commas: lower, upper, title, british, greek-names, greek-letters, cells",
+        ),
+    ] = "lower,upper,title,british,greek-names,greek-letters,cells",
+) -> None:
+    """Write copies whose texts look different, with the annotation moved along.
+
+    NAME.SPLIT.spacy becomes NAME.HOW.SPLIT.spacy. For figures on such texts, and to train on.
+
+    Example: python -m spacy vaner alter converted/BC5CDR/text/BC5CDR.text.dev.spacy altered
+    """
+    from spacy_vaner.corpora.alter import ALTERATIONS, alter
+    from spacy_vaner.corpora.docbins import docs_to_bytes, read_docs
+    from spacy_vaner.errors import Messages, VanerError
+    from spacy_vaner.files import write_whole
+
+    chosen = [name.strip() for name in how.split(",")]
+    if unknown := [name for name in chosen if name not in ALTERATIONS]:
+        known = ", ".join(ALTERATIONS)
+        raise VanerError(Messages.VE240.format(names=", ".join(unknown), known=known))
+    for path in files:
+        name, _, split = path.name.removesuffix(".spacy").rpartition(".")
+        if not name or path.suffix != ".spacy":
+            raise VanerError(Messages.VE241.format(path=path))
+        for one in chosen:
+            target = output / f"{name}.{one}.{split}.spacy"
+            docs = list(alter(read_docs(path), one))
+            output.mkdir(parents=True, exist_ok=True)
+            write_whole(target, docs_to_bytes(docs))
+            msg.info(f"{target}: {len(docs):,} documents")
