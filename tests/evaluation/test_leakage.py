@@ -32,6 +32,15 @@ def test_sentences_are_found_again_however_they_are_cut(tmp_path):
     assert measure_leakage(files[1:], files[1:])["Tested"].sentences_seen == 2
 
 
+def test_a_sentence_is_seen_if_all_of_it_is(tmp_path):
+    train = save(tmp_path / "a.spacy", [gold_document(SHARED)])
+    both = f"{SHARED} {OWN}"
+    for sentences, seen in (([both], 0), ([SHARED, OWN], 1)):
+        test = save(tmp_path / "b.spacy", [gold_document(both, sentences=sentences)])
+        leak = measure_leakage([train], [test])["Corpus"]
+        assert (leak.sentences, leak.sentences_seen) == (len(sentences), seen)
+
+
 def test_names_are_compared_within_their_type(tmp_path):
     text = "aspirin and ACE and lung cancer"
     train = gold_document(text, [("Chemical", "ACE"), ("Disease", "lung cancer")])
