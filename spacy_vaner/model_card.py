@@ -14,6 +14,7 @@ from typing import Any
 
 from spacy_vaner.corpora.catalogue import catalogue
 from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.training.card import markdown_list, markdown_table, read_said
 from spacy_vaner.training.mixture import asked_questions, corpus_shares, training_sources
 from spacy_vaner.training.rows_folder import PreparedRows
 from spacy_vaner.training.tag_config import TagConfig
@@ -39,19 +40,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
     RAISES VanerError: VE196, a key is missing, unknown or of another form.
     """
-    try:
-        facts = dict(json.loads(path.read_text("utf8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise VanerError(Messages.VE196.format(path=path, reason=error)) from None
-    wrong = [
-        f"{key!r} has to be {'a list of texts' if form is list else 'text'}"
-        for key, form in SAID.items()
-        if not isinstance(facts.get(key), form) or not facts[key]
-    ]
-    wrong += [f"{key!r} is not known" for key in facts if key not in SAID]
-    if wrong:
-        raise VanerError(Messages.VE196.format(path=path, reason="; ".join(wrong)))
-    return facts
+    return read_said(path, SAID)
 
 
 def training_data(rows: PreparedRows, config: TagConfig) -> list[dict[str, Any]]:
@@ -127,14 +116,14 @@ def card_text(facts: Mapping[str, Any]) -> str:
         "## Intended use",
         facts["intended_use"],
         "## Limits",
-        _bullets(facts["limits"]),
+        markdown_list(facts["limits"]),
         "## Licence",
         f"**{facts['licence']}.** {facts['licence_reason']}",
         "## Data",
         facts["pretraining"],
         "Trained on the training splits below, after the leakage guard. Mentions of a type in "
         "brackets are annotated incompletely: they gave loss inside of mentions only.",
-        _table(
+        markdown_table(
             ("corpus", "documents", "mentions", "licence", "source"),
             [
                 (
@@ -157,7 +146,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
         if not facts[split]:
             parts.append("None were taken.")
         for table in facts[split]:
-            parts += [_setting(table), _table(_HEADER, map(_line, table["scores"]))]
+            parts += [_setting(table), markdown_table(_HEADER, map(_line, table["scores"]))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -197,12 +186,3 @@ def _mentions(row: Mapping[str, Any]) -> str:
         f"({name} {n:,})" if name in row["partial"] else f"{name} {n:,}"
         for name, n in row["mentions"].items()
     )
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -273,6 +273,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     join = command("join", _join, "Put the parts of exported weights together.")
     join.add_argument("folder", type=Path, help="the folder that `export` wrote")
+    card = command("card", _card, "Write the card of a backbone, from its run and a file of facts.")
+    card.add_argument("run_folder", type=Path, metavar="run", help="folder of the run")
+    card.add_argument("output", type=Path, help="folder of the backbone, for the card")
+    card.add_argument("--facts", type=Path, required=True, help="what a person says of it, as JSON")
     plot = command("plot", _plot, "Draw the curve of a run as PNG; needs matplotlib.")
     plot.add_argument("run_folder", type=Path, metavar="output", help="folder of the run")
     plot.add_argument("png", type=Path, help="file to write")
@@ -377,6 +381,13 @@ def _join(options: argparse.Namespace) -> int:
     from spacy_vaner.training.export import join
 
     join(options.folder)
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from spacy_vaner.training.card import write_card
+
+    write_card(options.run_folder, options.output, facts=options.facts)
     return 0
 
 

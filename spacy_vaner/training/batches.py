@@ -240,7 +240,7 @@ def unigrams(ids: Ids, vocabulary: Vocabulary) -> NDArray[numpy.float64]:
     Each is counted once more than it was seen, so that all can be drawn.
     """
     counts = numpy.bincount(ids, minlength=vocabulary.n_subwords)[vocabulary.ordinary] + 1
-    sums = numpy.cumsum(counts / counts.sum())
+    sums: NDArray[numpy.float64] = numpy.cumsum(counts / counts.sum())
     sums[-1] = 1.0
     return sums
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,8 @@ class Processes:
         gradients = [p.grad.flatten() for p in parameters if p.grad is not None]
         flat = torch.cat([loss.reshape(1), *gradients])
         torch.distributed.all_reduce(flat)
-        parts = flat[1:].split([gradient.numel() for gradient in gradients])
+        sizes = [gradient.numel() for gradient in gradients]
+        parts: Sequence[Tensor] = cast(Any, flat[1:]).split(sizes)
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
         return flat[0]

@@ -72,7 +72,8 @@ def measure_speed(
         torch.set_num_threads(config.n_threads)
     rate, found = 0.0, []
     for shape in shapes:
-        task = Pretraining(replace(config, backbone=replace(config.backbone, **shape)))
+        backbone = replace(config.backbone, **cast(dict[str, Any], shape))
+        task = Pretraining(replace(config, backbone=backbone))
         rate = rate or matrix_rate(task.device, task.precision)
         found.append(_measure(task, n_steps, rate))
     return rate, found
@@ -86,7 +87,8 @@ def _measure(task: Pretraining, n_steps: int, rate: float) -> ShapeSpeed:
     def step() -> None:
         passes = task.passes(next(numbers))
         for batch in passes:
-            (task.loss_sum(batch) / batch.n_targets).backward()
+            loss: Any = task.loss_sum(batch) / batch.n_targets
+            loss.backward()
         # A rate of 0: the time of a step without what it learns.
         optimizers.step(0.0)
 
