@@ -101,7 +101,7 @@ def question_of(
 ) -> Question:
     """What of a gold document a system is shown."""
     doc = document.doc
-    names = document.names() if name_corpus else None
+    names = (document.names() or {}) if name_corpus else None
     if view == "text":
         return Question(doc.text, types, names)
     sentences = doc.has_annotation("SENT_START")

@@ -19,7 +19,7 @@ from spacy_vaner.evaluation.systems import KINDS, load_system
 from spacy_vaner.evaluation.systems.base import Question, System, SystemMissing, SystemSpec
 from spacy_vaner.evaluation.systems.names import NameList, lists_of_mentions
 from spacy_vaner.evaluation.systems.scispacy import LABEL_MAPS
-from spacy_vaner.gold import KEY, Gold
+from spacy_vaner.gold import KEY, Gold, get_ask
 from spacy_vaner.types import Mention
 
 TEXT = "Aspirin eases head pain in mice. TNF does not."
@@ -75,6 +75,29 @@ def test_words_of_the_corpus_are_given_to_pipelines(tmp_path: Path) -> None:
     question = Question("Aspirin-like", ("CHEMICAL",), words=words, spaces=(False, False))
     assert found(system, question) == []
     assert found(system, Question("Aspirin-like", ("CHEMICAL",))) == [("CHEMICAL", "Aspirin")]
+
+
+ASKS: list[Any] = []
+
+
+@Language.component("test_keeps_asks", assigns=["doc.ents"])
+def keeps_asks(doc: Any) -> Any:
+    ASKS.append(get_ask(doc))
+    return doc
+
+
+def test_no_corpus_name_is_another_question_than_none_known(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("test_keeps_asks")
+    nlp.to_disk(tmp_path / "p")
+    system = load("spacy", tmp_path / "p")
+    ASKS.clear()
+    for names in (None, {}, {"Gene": "JNLPBA"}):
+        list(system.predict([Question(TEXT, ("Gene",), names)]))
+    list(system.predict([Question(TEXT)]))
+    types = {"types": ["Gene"]}
+    named = {**types, "corpus": {"Gene": "JNLPBA"}}
+    assert [{**types, "corpus": None}, types, named, {}] == ASKS
 
 
 def test_a_vaner_pipeline_is_asked_for_types_and_corpus(tmp_path: Path) -> None:

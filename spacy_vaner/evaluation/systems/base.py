@@ -58,7 +58,8 @@ class Question:
     """A text and what is asked about it.
 
     types: what is asked; empty = all that the system knows, or FOUR_TYPES.
-    names: corpus name per type for an instruction; None = none is named.
+    names: corpus name per type for an instruction; None = none is named, empty = the corpus has no
+        names, and the system's own setting counts.
     words, spaces, sent_starts: the words of the corpus, for systems that take words; None in the
         view "text".
     """

@@ -75,8 +75,12 @@ class PipelineSystem:
                 sent_starts=list(question.sent_starts) if question.sent_starts else None,
             )
         if question.types:
-            names = dict(question.names) if question.names is not None else None
-            set_ask(doc, Ask(types=list(question.types), corpus=names))
+            ask = Ask(types=list(question.types))
+            if question.names is None:
+                ask["corpus"] = None
+            elif question.names:
+                ask["corpus"] = dict(question.names)
+            set_ask(doc, ask)
         return doc
 
     def _found(self, doc: Doc) -> Iterator[FoundSpan]:
