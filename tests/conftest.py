@@ -72,3 +72,13 @@ def fixed_seeds() -> None:
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved pipeline that knows a few words by heart, MENTIONS of tiny_tagger (about 10 s)."""
+    import spacy
+
+    from tests.support.tiny_tagger import save_taught
+
+    return save_taught(spacy.blank("en"), tmp_path_factory.mktemp("trained") / "pipeline")

@@ -212,6 +212,11 @@ def test_workflow_all_ends_with_scores_and_a_pipeline_and_is_not_repeated(
     assert "dictionary" in report and "× spaCy's CNN" in report
     again = run("all")
     assert again.count("nothing changed") == 6
+    run("annotate", "--vars.annotate_to", "jsonl")
+    annotated = project_copy / "annotated/sample/tiny.text.0/jsonl"
+    totals = json.loads((annotated / "manifest.json").read_text("utf8"))["totals"]
+    lines = (annotated / "annotated/sample.test.00000.jsonl").read_text("utf8").splitlines()
+    assert totals["documents"] == len(lines) > 5 and not totals["rejected"]
     changed = run("all", "--vars.seed", "1")
     assert changed.count("nothing changed") == 3
 

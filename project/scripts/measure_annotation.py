@@ -1,10 +1,13 @@
 """Measure annotation: documents per second of `nlp.pipe` and of each engine, and peak memory.
 
     python project/scripts/measure_annotation.py PIPELINE TEXTS OUTPUT.json --documents 5000 --ray
+    python project/scripts/measure_annotation.py --table OUTPUT.json GPU_OUTPUT.json
 
 TEXTS: a file with a document a line, packed with xz or not. Every engine gets the same documents,
 cut into shards of --shard. What is given are the documents after each worker's first shard, so that
 loading the pipeline and starting Ray do not count; `seconds` is of all, with that.
+
+--table prints, from files that were written before, how long the literature takes.
 """
 
 from __future__ import annotations
@@ -12,11 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import math
 import os
+import platform
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +42,12 @@ from spacy_vaner.annotation.ray_engine import ray_engine
 from spacy_vaner.annotation.run import Engine, Progress, annotate, local_engine
 
 RAY = {"include_dashboard": False, "log_to_driver": False}
+ABSTRACTS = 36_000_000
+FULL_TEXTS, FULL_TEXT_WORDS = 3_400_000, 5_000
+"""Articles of PMC's Open Access Subset ("more than 3.4 million": National Library of Medicine,
+2022), and words in one without tables and references: 4,200 between blanks, the mean of 9,300 open
+articles, and a fifth more as spaCy counts."""
+WEEK_H = 168
 
 
 class Memory(threading.Thread):
@@ -99,17 +112,61 @@ def measure(name: str, n_workers: int, run: Callable[[Callable[[int, int], None]
     return result
 
 
+def table(contents: Sequence[dict[str, Any]]) -> str:
+    """Hours for the literature at the measured words per second, and machines for a week."""
+    lines = [
+        "| device | engine, workers | words/s | overhead | peak memory "
+        f"| {ABSTRACTS / 1e6:.0f} M abstracts | PMC's open full texts "
+        "| machines for both in a week |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for content in contents:
+        abstracts = ABSTRACTS * content["words_per_document"]
+        full_texts = FULL_TEXTS * FULL_TEXT_WORDS
+        for result in content["results"]:
+            per_hour = 3600 * result["words_per_s"]
+            hours = (abstracts / per_hour, full_texts / per_hour)
+            overhead = result.get("overhead_per_worker_percent")
+            cells = (
+                content["device"],
+                f"{result['engine']}, {result['workers']}",
+                f"{result['words_per_s']:,.0f}",
+                "" if overhead is None else f"{overhead} %",
+                f"{result['peak_mib']:,} MiB",
+                *(f"{n:,.0f} h" for n in hours),
+                f"{math.ceil(sum(hours) / WEEK_H):,}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    words = ", ".join(f"{content['words_per_document']:g}" for content in contents)
+    lines += [
+        "",
+        f"Words are spaCy's tokens: {words} an abstract here, {FULL_TEXT_WORDS:,} a full text of "
+        f"{FULL_TEXTS / 1e6:g} million. A machine runs the workers of its row.",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("pipeline")
-    parser.add_argument("texts", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("--table", type=Path, nargs="+", help="Print the table of these files")
+    parser.add_argument("pipeline", nargs="?")
+    parser.add_argument("texts", type=Path, nargs="?")
+    parser.add_argument("output", type=Path, nargs="?")
     parser.add_argument("--documents", type=int, default=5000)
     parser.add_argument("--shard", type=int, default=100, help="Documents in a shard")
     parser.add_argument("--ray", action="store_true", help="Ray with 1 and 2 actors too")
+    parser.add_argument("--gpu-id", type=int, default=-1, help="A GPU, with one worker each")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table([json.loads(path.read_text("utf8")) for path in arguments.table]))
+        return
+    if arguments.output is None:
+        parser.error("PIPELINE, TEXTS and OUTPUT, or --table FILES")
     torch.set_num_threads(1)
     texts = read_texts(arguments.texts, arguments.documents)
+    workers = (1, 2) if arguments.gpu_id < 0 else (1,)
+    if arguments.gpu_id >= 0:
+        spacy.require_gpu(arguments.gpu_id)
 
     def bare(tell: Callable[[int, int], None]) -> None:
         nlp = spacy.load(arguments.pipeline)
@@ -118,6 +175,9 @@ def main() -> None:
             for doc in nlp.pipe(texts[at : at + arguments.shard]):
                 n, words = n + 1, words + len(doc)
             tell(n, words)
+        n_words[0] = words
+
+    n_words = [0]
 
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "texts.jsonl"
@@ -127,6 +187,7 @@ def main() -> None:
             model_name=model_name(arguments.pipeline),
             to="jsonl",
             limits=Limits(documents=arguments.shard),
+            gpu=arguments.gpu_id,
         )
 
         def by(engine: Engine, name: str) -> Callable[[Callable[[int, int], None]], None]:
@@ -141,18 +202,32 @@ def main() -> None:
             return run
 
         results = [measure("nlp.pipe", 1, bare)]
-        for n in (1, 2):
+        for n in workers:
             results.append(measure("local", n, by(local_engine(n), f"local{n}")))
-        for n in (1, 2) if arguments.ray else ():
+        for n in workers if arguments.ray else ():
             engine = ray_engine(n, init={**RAY, "num_cpus": n + 1})
             results.append(measure("ray", n, by(engine, f"ray{n}")))
     pure = results[0]["documents_per_s"]
     for result in results[1:]:
         share = result["documents_per_s"] / result["workers"] / pure
         result["overhead_per_worker_percent"] = round(100 * (1 - share), 1)
-    versions = {"spacy": spacy.__version__, "torch": torch.__version__}
-    content = {"documents": len(texts), "versions": versions, "results": results}
+    content = {
+        "command": " ".join(sys.argv),
+        "model": settings.model_name,
+        "device": torch.cuda.get_device_name() if arguments.gpu_id >= 0 else "cpu",
+        "cores": os.cpu_count(),
+        "documents": len(texts),
+        "words_per_document": round(n_words[0] / len(texts), 1),
+        "versions": {
+            "python": platform.python_version(),
+            "spacy": spacy.__version__,
+            "torch": torch.__version__,
+            **({"ray": version("ray")} if arguments.ray else {}),
+        },
+        "results": results,
+    }
     arguments.output.write_text(json.dumps(content, indent=2) + "\n", "utf8")
+    print(table([content]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A tiny tagger that knows a few words by heart, and settings to annotate with it."""
+"""Settings to annotate with the tiny tagger, and texts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ import spacy
 
 from spacy_vaner.annotation.annotator import Settings, model_name
 from spacy_vaner.annotation.inputs import Limits
-from tests.support.tiny_tagger import Writer, save_taught
-
-
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved pipeline that knows MENTIONS by heart (about 5 s)."""
-    return save_taught(spacy.blank("en"), tmp_path_factory.mktemp("trained") / "pipeline")
+from tests.support.tiny_tagger import Writer
 
 
 @pytest.fixture

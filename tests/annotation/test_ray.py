@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from spacy_vaner.annotation.ray_engine import ray_engine
 from spacy_vaner.annotation.run import annotate, local_engine
+from spacy_vaner.cli import vaner_app
 from spacy_vaner.errors import VanerError
 
 pytestmark = [
@@ -106,3 +118,64 @@ def test_a_ray_that_cannot_be_started_is_told(given, settings, tmp_path):
     engine = ray_engine(1, init={**HERE, "object_store_memory": 1})
     with pytest.raises(VanerError, match="VE715"):
         annotate(str(given), tmp_path / "out", settings(), engine=engine)
+
+
+PAGE = (Path(__file__).parents[2] / "docs/cluster.md").read_text("utf8")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A head of its own on loopback, as `ray start` makes it, that others may join. Its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = [
+        *("--head", "--block", "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}"),
+        *("--num-cpus=3", "--include-dashboard=false", "--object-store-memory=100000000"),
+        f"--temp-dir={tempfile.mkdtemp(prefix='ray')}",  # a path of pytest's is too long for it
+    ]
+    script = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
+    head = subprocess.Popen(
+        [sys.executable, "-c", script, "start", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    said = []
+    for line in head.stdout:
+        said.append(line)
+        if "--block" in line:
+            break
+    else:
+        pytest.fail("".join(said))
+    yield address
+    os.killpg(head.pid, signal.SIGTERM)
+    head.communicate(timeout=120)
+    shutil.rmtree(options[-1].removeprefix("--temp-dir="), ignore_errors=True)
+
+
+def test_the_command_of_the_page_runs_on_a_cluster_that_is_there(
+    cluster, given, pipeline, tmp_path, monkeypatch
+):
+    # What --address auto looks at first.
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    (command,) = [
+        shlex.split(line) for line in re.findall("^python.*vaner annotate.*", PAGE, re.MULTILINE)
+    ]
+    places = {"/shared/pubmed": given, "/shared/trained": pipeline, "64": 1}
+    places["/shared/pubmed-results"] = tmp_path / "out"
+    words = [str(places.get(word, word)) for word in command[5:]]
+    done = CliRunner().invoke(vaner_app, ["annotate", *words])
+    assert done.exit_code == 0 and "70 documents" in done.output, done.output
+    assert (tmp_path / "out/annotated/a.00000.parquet").is_file()
+
+
+def test_the_cluster_file_of_the_page_is_one():
+    import yaml
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    config = prepare_config(yaml.safe_load(block))
+    validate_config(config)
+    assert config["max_workers"] == len(config["provider"]["worker_ips"]) == 2
