@@ -12,6 +12,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "project/scripts"
 SETTINGS = Path(__file__).parent.parent / "project/configs/ablation.json"
+COMMITTED = Path(__file__).parent.parent / "docs/results/dbr"
 
 
 def script(name: str) -> SimpleNamespace:
@@ -64,6 +65,13 @@ def test_the_table_has_means_deviations_and_paired_differences(
     assert "test documents" not in page
 
 
+@pytest.mark.parametrize("folder", [COMMITTED] if COMMITTED.is_dir() else [])
+def test_the_committed_table_is_that_of_the_committed_results(folder: Path, tmp_path: Path) -> None:
+    script("ablation_report").main([str(folder), str(tmp_path / "dbr")])
+    committed = folder.with_suffix(".md").read_text("utf8")
+    assert (tmp_path / "dbr.md").read_text("utf8") == committed
+
+
 def test_an_interval_lies_around_its_difference(results: Path) -> None:
     report = script("ablation_report")
     many = [[1, 1, 1], [2, 0, 1], [0, 1, 1], [1, 0, 0]] * 20
@@ -95,6 +103,13 @@ def test_parts_of_the_runs_are_all_of_them() -> None:
     parts = [list(ablation.chosen(runs, None, f"{n}/4")) for n in (1, 2, 3, 4)]
     assert sorted(run for part in parts for run in part) == sorted(runs)
     assert list(ablation.chosen(runs, "single.b.1", "2/2")) == [runs[3]]
+
+
+def test_a_result_of_other_settings_is_told_from_one_of_the_same() -> None:
+    changes = script("ablation").changes
+    settings = {"seed": 0, "n_threads": 1, "dbr": {"mode": "off", "share": 0.5}}
+    assert changes(settings, {**settings, "n_threads": 2, "new": 1}) == ""
+    assert changes(settings, {**settings, "seed": 1, "dbr": {"mode": "random"}}) == "dbr, seed"
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -111,10 +112,7 @@ class Ablation:
 
 def prepare(ablation: Ablation) -> None:
     """Rows of every set with both knowledge bases, and the facts that the plots show."""
-    for run in ablation.runs():
-        folder = ablation.rows(run)
-        if (folder / "rows.json").is_file():
-            continue
+    for folder, run in {ablation.rows(run): run for run in ablation.runs()}.items():
         base = ablation.knowledge / BASES[run.variant]
         corpora = ablation.corpora(run.set)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -211,39 +209,45 @@ def coverage(path: Path, kb: KnowledgeBase) -> float:
 def plan(ablation: Ablation, trial_steps: int) -> str:
     """A table of the runs: what each will read, and how long it takes by a trial of one of them."""
     of_kind: dict[tuple[str, str], int] = {}
-    speed = 0.0
     for run in ablation.runs():
-        if (run.set, run.variant) in of_kind:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            config = ablation.config(run)
-            task = Tagging(config, Path(folder))
-            n_subwords = sum(
-                one.n_subwords for step in range(_COUNTED_STEPS) for one in task.passes(step)
-            )
-        n_steps = config.n_steps or 0
-        of_kind[run.set, run.variant] = round(n_subwords / _COUNTED_STEPS * n_steps)
-        if not speed:
-            with tempfile.TemporaryDirectory() as folder:
-                short = ablation.config(run, n_steps=trial_steps, dev_steps=trial_steps + 1)
-                train_tagger(short, Path(folder) / "run")
-                log = read_log(Path(folder) / "run" / LOG_FILE)
-            # The last line is a measurement on dev; building the tagger is no part of the speed.
-            last = [record for record in log if "loss" in record][-1]
-            speed = last["n_subwords"] / last["elapsed_s"]
-    lines = ["| run | steps | subwords | minutes |", "| --- | --- | --- | --- |"]
-    total = 0.0
+        if (run.set, run.variant) not in of_kind:
+            of_kind[run.set, run.variant] = subwords_of(ablation.config(run))
+    clock_s, processor_s = seconds_per_subword(ablation, trial_steps)
+    lines = [
+        "| run | steps | subwords | minutes | processor minutes |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    n_all = 0
     for run in ablation.runs():
-        n_steps = ablation.settings["sets"][run.set]["n_steps"]
         n_subwords = of_kind[run.set, run.variant]
-        total += n_subwords / speed / 60
-        lines.append(f"| {run.name} | {n_steps} | {n_subwords:,} | {n_subwords / speed / 60:.0f} |")
-    lines.append(f"| all {len(ablation.runs())} | | {total * speed * 60:,.0f} | {total:.0f} |")
-    lines.append("")
-    lines.append(
-        f"Minutes at {speed:,.0f} subwords/s, as in {trial_steps} steps before; dev apart."
-    )
-    return "\n".join(lines) + "\n"
+        n_all += n_subwords
+        minutes = f"{n_subwords * clock_s / 60:.0f} | {n_subwords * processor_s / 60:.0f}"
+        n_steps = ablation.settings["sets"][run.set]["n_steps"]
+        lines.append(f"| {run.name} | {n_steps} | {n_subwords:,} | {minutes} |")
+    minutes = f"{n_all * clock_s / 60:.0f} | {n_all * processor_s / 60:.0f}"
+    lines.append(f"| all {len(ablation.runs())} | | {n_all:,} | {minutes} |")
+    lines += ["", f"By a trial of {trial_steps} steps; measuring on dev comes on top.", ""]
+    return "\n".join(lines)
+
+
+def subwords_of(config: TagConfig) -> int:
+    """What a run will read, by a few of its steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        task = Tagging(config, Path(folder))
+        passes = [one for step in range(_COUNTED_STEPS) for one in task.passes(step)]
+    n_subwords = sum(one.n_subwords for one in passes)
+    return round(n_subwords / _COUNTED_STEPS * (config.n_steps or 0))
+
+
+def seconds_per_subword(ablation: Ablation, n_steps: int) -> tuple[float, float]:
+    """By the clock, and of the processor; making the tagger is in the second one too."""
+    config = ablation.config(ablation.runs()[0], n_steps=n_steps, dev_documents=0)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        train_tagger(config, Path(folder) / "run")
+        processor_s = time.process_time() - started
+        log = read_log(Path(folder) / "run" / LOG_FILE)
+    return log[-1]["elapsed_s"] / log[-1]["n_subwords"], processor_s / log[-1]["n_subwords"]
 
 
 def train(ablation: Ablation, run: Run, *, with_test: bool) -> None:
@@ -251,6 +255,8 @@ def train(ablation: Ablation, run: Run, *, with_test: bool) -> None:
     path = ablation.result(run)
     result: dict[str, Any] = json.loads(path.read_text("utf8")) if path.is_file() else {}
     folder = ablation.output / "runs" / run.name
+    if result and (changed := changes(result["settings"], ablation.config(run).to_dict())):
+        raise SystemExit(f"{path} is of other settings ({changed}). Name another output folder.")
     if not result:
         outcome = train_tagger(ablation.config(run), folder, resume=True)
         if outcome.reason != "finished":
@@ -268,6 +274,12 @@ def train(ablation: Ablation, run: Run, *, with_test: bool) -> None:
             corpora = ", ".join(f"{corpus} test" for corpus in ablation.corpora(run.set))
             file.write(f"| {date.today()} | {run.name} | {corpora} | ablation of DBR |\n")
         print(f"{run.name}: test {summary(result['test'])}", flush=True)
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The settings that differ, of those that both know; where a run computes is none of them."""
+    names = before.keys() & now.keys() - {"n_threads", "device", "pass_subwords", "max_minutes"}
+    return ", ".join(sorted(name for name in names if before[name] != now[name]))
 
 
 def trained(ablation: Ablation, run: Run, folder: Path) -> dict[str, Any]:

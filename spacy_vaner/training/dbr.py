@@ -75,7 +75,7 @@ def write_names(
                 stretches.append([sentence.key.start, sentence.end])
                 bounds.append(len(positions))
             documents.append(len(stretches))
-    arrays = {
+    arrays: dict[str, IntArray] = {
         "names": numpy.frombuffer(b"".join(encoded), numpy.uint8),
         "name_bounds": numpy.cumsum([0, *map(len, encoded)], dtype=numpy.int64),
         "name_types": numpy.array(set_of_name, numpy.int32),
