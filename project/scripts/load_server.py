@@ -64,7 +64,7 @@ class Load:
         started = time.monotonic()
         status, answer = await self.exchange(json.dumps({"documents": documents}).encode())
         self.counts[f"good, {status}"] += 1
-        if status == 429:
+        if status in (429, 503):  # refused, as it should be where there is too much
             await asyncio.sleep(draw.random())
         elif status != 200:
             self.faults.append(f"a good request is answered {status}: {answer[:200]!r}")
@@ -90,7 +90,7 @@ class Load:
         )
         status, answer = await self.exchange(body)
         self.counts[f"broken, {status}"] += 1
-        if status not in (right, 429):
+        if status not in (right, 429, 503):
             self.faults.append(f"a broken request is answered {status}: {answer[:200]!r}")
 
     async def gone(self, draw: random.Random) -> None:
