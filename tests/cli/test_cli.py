@@ -261,3 +261,9 @@ def test_one_corpus_with_one_type_is_one_row():
     assert "all types" not in text
     assert "5,000 words in 2.0 s (2,500 words/s)" in text
     assert "2 more documents" in text
+
+
+def test_thresholds_need_one_component(pipeline, corpora):
+    result = run("vaner", "thresholds", pipeline, corpora / "pains.train.spacy")
+    assert result.exit_code == 1
+    assert "VE446: the pipeline (entity_ruler) has 0 vaner_ner components" in result.output
