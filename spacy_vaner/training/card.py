@@ -36,7 +36,7 @@ SAID: dict[str, type] = {
 licence."""
 CARD_FACTS, CARD = "card.json", "README.md"
 
-_FORMS = {str: "text", list: "a list of texts", dict: "a table of texts"}
+_FORMS: dict[type, str] = {str: "text", list: "a list of texts", dict: "a table of texts"}
 # Points of the curve that the page shows.
 _POINTS = 12
 
