@@ -5,7 +5,7 @@ import asyncio
 import logging
 import socket
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -287,7 +287,7 @@ class _Door:
         self.n_most, self.n_inside = n_most, 0
 
     @contextmanager
-    def entered(self) -> Any:
+    def entered(self) -> Iterator[None]:
         """RAISES Refused: 429, too many are inside."""
         if self.n_inside >= self.n_most:
             raise Refused(429, Messages.VE755.format(n_waiting=self.n_inside))
@@ -362,7 +362,8 @@ async def _unless_gone(
     answer = asyncio.wrap_future(batches.submit(documents, ask))
     gone = asyncio.ensure_future(_hung_up(request))
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {answer, gone}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             raise ClientDisconnect()
         return answer.result()
