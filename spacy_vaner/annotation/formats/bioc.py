@@ -57,7 +57,7 @@ def read_xml(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
     nodes = recover_nodes(stream, Path(name), {"collection"}, tags, starts=["document"])
     for node in nodes:
         if isinstance(node, BrokenXML):
-            lost = node.node and _child_text(node.node, "id")
+            lost = _child_text(node.node, "id") if node.node else None
             yield Rejection(name, f"line {node.line}", str(node), lost)
         elif node.tag == "infon":
             header.setdefault("infons", {})[node.attributes.get("key", "")] = node.text
@@ -87,8 +87,6 @@ def _document(
         yield read_document(row, id_, header=header, position=position)
     except Unreadable as error:
         yield Rejection(name, position, str(error), id_ if isinstance(id_, str) else None)
-    except (TypeError, AttributeError, KeyError) as error:
-        yield Rejection(name, position, f"this is not BioC: {error}", str(id_))
 
 
 def read_document(
