@@ -412,6 +412,15 @@ def test_a_body_that_does_not_come_is_not_waited_for(gate):
             assert line.recv(4096).startswith(b"HTTP/1.1 503")
 
 
+def test_a_client_that_is_refused_while_it_sends_gets_the_answer(gate):
+    with serving(gate.load, LIMITS) as address, connection(address) as line:
+        line.sendall(
+            b"POST /annotate HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            b"content-length: 9000000\r\n\r\n" + b"x" * 9_000_000
+        )
+        assert line.recv(4096).startswith(b"HTTP/1.1 413")
+
+
 def connection(address):
     port = int(address.rpartition(":")[2])
     return socket.create_connection(("127.0.0.1", port), timeout=60)
