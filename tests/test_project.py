@@ -24,6 +24,7 @@ PROJECT = ROOT / "project"
 CONFIGS = sorted((PROJECT / "configs").glob("*.cfg"))
 RESULTS = (
     "converted",
+    "probe",
     "knowledge",
     "tokenizers",
     "training",
@@ -192,6 +193,17 @@ def run(project_copy: Path) -> Run:
         return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
 
     return run_workflow
+
+
+@pytest.mark.slow
+def test_workflow_pretrain_ends_with_a_backbone_and_is_not_repeated(
+    project_copy: Path, run: Run
+) -> None:
+    pytest.importorskip("gensim")
+    run("pretrain")
+    folder = project_copy / "pretraining/demo/pretrain-tiny.0"
+    assert (folder / "backbone/model.safetensors").is_file()
+    assert run("pretrain").count("nothing changed") == 6
 
 
 @pytest.mark.slow
