@@ -247,7 +247,8 @@ def seconds_per_subword(ablation: Ablation, n_steps: int) -> tuple[float, float]
         train_tagger(config, Path(folder) / "run")
         processor_s = time.process_time() - started
         log = read_log(Path(folder) / "run" / LOG_FILE)
-    return log[-1]["elapsed_s"] / log[-1]["n_subwords"], processor_s / log[-1]["n_subwords"]
+    last = [record for record in log if "loss" in record][-1]
+    return last["elapsed_s"] / last["n_subwords"], processor_s / last["n_subwords"]
 
 
 def train(ablation: Ablation, run: Run, *, with_test: bool) -> None:
