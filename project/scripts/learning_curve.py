@@ -64,7 +64,7 @@ def train_adapter(
     ner: Any = nlp.get_pipe("vaner_ner")
     ner.add_adapter(type_name, lora=Lora(rank=options.rank, dropout=0.1))
     examples = [Example(nlp.make_doc(one.text), one) for one in sentences]
-    n_updates = max(options.updates, options.epochs * len(examples) // options.batch)
+    n_updates = max(1, options.updates, options.epochs * len(examples) // options.batch)
     optimizer = adamw()
     draw = random.Random(options.seed)
     n_done = 0

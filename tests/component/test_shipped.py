@@ -527,6 +527,7 @@ def test_the_wheel_carries_it(package_with_it: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # four programs, one after another
 def test_spacy_package_makes_a_pipeline_to_install(
     make: Callable[..., Language], shipped_path: Path, tmp_path: Path
 ) -> None:
