@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
+from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer
@@ -75,7 +76,7 @@ def write_names(
                 stretches.append([sentence.key.start, sentence.end])
                 bounds.append(len(positions))
             documents.append(len(stretches))
-    arrays: dict[str, IntArray] = {
+    arrays: dict[str, NDArray[Any]] = {
         "names": numpy.frombuffer(b"".join(encoded), numpy.uint8),
         "name_bounds": numpy.cumsum([0, *map(len, encoded)], dtype=numpy.int64),
         "name_types": numpy.array(set_of_name, numpy.int32),
