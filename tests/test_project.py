@@ -186,7 +186,7 @@ def run(project_copy: Path) -> Run:
             },
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=840,
             check=False,
         )
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -207,6 +207,7 @@ def test_workflow_pretrain_ends_with_a_backbone_and_is_not_repeated(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_workflow_all_ends_with_scores_and_a_pipeline_and_is_not_repeated(
     project_copy: Path, run: Run
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -67,7 +68,7 @@ def serve_command(
         # At once, for whoever waits for the line; print, since wasabi breaks long lines.
         print(f"Serving {name} at {address} (stop with Ctrl-C)", flush=True)
 
-    try:
+    # Ctrl-C comes back from the server as an exception only where the process does not ignore it.
+    with suppress(KeyboardInterrupt):
         serve(model, host=host, port=port, limits=limits, gpu=gpu_id, on_ready=tell)
-    except KeyboardInterrupt:
-        msg.good("Stopped")
+    msg.good("Stopped")

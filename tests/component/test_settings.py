@@ -48,6 +48,8 @@ VALID: dict[str, dict[str, Any]] = {
     "spacy-vaner.char_ngram_retriever.v1": {},
     "spacy-vaner.dense_retriever.v1": {"name": "a/b"},
     "spacy-vaner.AdamW.v1": {},
+    "spacy-vaner.dbr_rows.v1": {"candidates": None, "kb": None, "mode": "off"},
+    "spacy-vaner.pretrained.v1": {"name": "vaner-small"},
 }
 WRONG: dict[str, dict[str, Any]] = {
     "spacy-vaner.VanerTagger.v1": {
@@ -97,6 +99,19 @@ WRONG: dict[str, dict[str, Any]] = {
     "spacy-vaner.char_ngram_retriever.v1": {"n_chars": "3x", "n_threads": 0.5},
     "spacy-vaner.dense_retriever.v1": {"name": 3, "max_subwords": "3x", "device": 3},
     "spacy-vaner.AdamW.v1": {"beta1": "3x", "weight_decay": "3x", "grad_clip": "3x"},
+    "spacy-vaner.dbr_rows.v1": {
+        "candidates": 3,
+        "kb": 3,
+        "mode": "leaky",
+        "share": "3x",
+        "weight": "3x",
+        "n_positive": 0.5,
+        "n_negative": "3x",
+        "separator": 3,
+        "max_words": "3x",
+        "every_epoch": "maybe",
+    },
+    "spacy-vaner.pretrained.v1": {"name": 3, "attn_implementation": "flash"},
 }
 
 

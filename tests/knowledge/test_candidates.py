@@ -106,7 +106,7 @@ def test_documents_that_share_an_identifier_have_keys_of_their_own() -> None:
     docs = [nlp.make_doc(text) for text in ("a", "b", "c")]
     for doc, id in zip(docs, ["1", "1", None], strict=True):
         doc.user_data["vaner"] = {"id": id, "types": []}
-    keys = [(corpus, name) for corpus, name, _ in document_keys(docs, "mine")]
+    keys = [(corpus, name) for corpus, name, _ in document_keys(docs, Path("mine.spacy"))]
     assert keys == [("mine", "1"), ("mine", "1#2"), ("mine", "document 2")]
 
 

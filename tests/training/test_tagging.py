@@ -86,7 +86,7 @@ def test_a_causal_tagger_looks_to_the_left_and_becomes_no_pipeline(
 
 
 def test_words_would_tell_a_causal_tagger_what_comes_later(rows_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(VanerError, match="VE535.*start"):
+    with pytest.raises(VanerError, match="VE531.*start"):
         train_tagger(tag_config(rows_path, causal=True), tmp_path / "run")
 
 
