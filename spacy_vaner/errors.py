@@ -841,6 +841,15 @@ class Messages:
     )
     VE717 = "VE717: there is no engine '{engine}'. Use local or ray."
     VE718 = "VE718: {problem}. See python -m spacy vaner annotate --help."
+    VE719 = (
+        "VE719: this package carries no tagger. Name a trained pipeline, a folder or an installed "
+        "one, with --model."
+    )
+    VE720 = (
+        "VE720: the package on this machine carries the tagger {here}, the run was begun with "
+        "{name}. Install the same version of spacy_vaner on every machine, or give a pipeline with "
+        "--model."
+    )
     VE750 = (
         "VE750: the server cannot listen on {host}, port {port}: {reason}. Choose another --port, "
         "or an address of this machine as --host."

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spacy_vaner import __version__
+from spacy_vaner import __version__, shipped
 from spacy_vaner.annotation.document import Annotated, Annotation, Document, Rejection
 from spacy_vaner.annotation.formats import get_output, spacy_docs
 from spacy_vaner.annotation.inputs import Limits, Shard
@@ -36,14 +36,14 @@ _NEEDS_MEMORY = {"parser", "ner", "tok2vec"}
 class Settings:
     """Of a run; what decides about the results is in `to_dict`, and is kept with them.
 
-    model: a folder or the name of an installed pipeline.
+    model: a folder or the name of an installed pipeline; None = the tagger of the package.
     model_name: name, version and fingerprint, as `model_name` gives it: written with every span.
     types, corpus: asked instead of what the pipeline is set to; None and "" = as it is set.
     to: the format of results.
     gpu: number of the GPU; -1 = CPU.
     """
 
-    model: str
+    model: str | None
     model_name: str
     to: str
     types: tuple[str, ...] | None = None
@@ -69,11 +69,15 @@ class Settings:
         }
 
 
-def model_name(model: str) -> str:
+def model_name(model: str | None) -> str:
     """Name and version of a pipeline, and a hash of its files: "en_vaner-1.0/0a1b2c3d4e5f".
 
-    RAISES VanerError: VE709, there is no such pipeline.
+    model: None = the tagger of the package, by its name and fingerprint.
+    RAISES VanerError: VE709, there is no such pipeline; VE719, the package carries no tagger;
+        VE191, VE192, it carries a damaged one.
     """
+    if model is None:
+        return _shipped_name()
     from spacy.util import get_package_path, is_package
 
     folder = Path(model)
@@ -97,13 +101,20 @@ def model_name(model: str) -> str:
     return f"{name}/{content.hexdigest()[:12]}"
 
 
+def _shipped_name() -> str:
+    if not (shipped.FOLDER / shipped.DEFAULT_NAME).is_dir():
+        raise VanerError(Messages.VE719)
+    manifest = shipped.read_manifest(shipped.find_shipped(shipped.DEFAULT_NAME))
+    return f"{manifest['name']}/{manifest['fingerprint'][:12]}"
+
+
 def load_pipeline(settings: Settings) -> Language:
-    """Load the pipeline of a run.
+    """Load the pipeline of a run, with its weights.
 
     RAISES VanerError: VE709, it cannot be loaded; VE710, types or a corpus are asked of a pipeline
-        without vaner_ner; VE711, it predicts no entities; VE712, there is no such GPU.
+        without vaner_ner; VE711, it predicts no entities; VE712, there is no such GPU; VE720,
+        this machine carries another tagger; VE017, VE193, the weights are missing or damaged.
     """
-    from spacy.util import load_model
     from thinc.api import require_gpu
 
     if settings.gpu >= 0:
@@ -111,12 +122,7 @@ def load_pipeline(settings: Settings) -> Language:
             require_gpu(settings.gpu)
         except ValueError as error:
             raise VanerError(Messages.VE712.format(gpu=settings.gpu, reason=error)) from error
-    try:
-        nlp = load_model(settings.model)
-    except VanerError:
-        raise
-    except (OSError, ValueError) as error:
-        raise VanerError(Messages.VE709.format(model=settings.model, reason=error)) from error
+    nlp = _load(settings)
     ours = vaner_names(nlp)
     if not ours and (settings.types is not None or settings.corpus is not None):
         raise VanerError(Messages.VE710.format(components=", ".join(nlp.pipe_names)))
@@ -126,8 +132,31 @@ def load_pipeline(settings: Settings) -> Language:
         nlp.max_length = max(nlp.max_length, settings.limits.document_characters + 1)
     for name in ours:
         # Entities that a document comes with stay.
-        nlp.get_pipe(name).overwrite_ents = False  # type: ignore[attr-defined]
+        component = nlp.get_pipe(name)
+        component.overwrite_ents = False  # type: ignore[attr-defined]
+        # Weights that come with the package are loaded with the first text: be it this one.
+        component(nlp.make_doc("."))
     return nlp
+
+
+def _load(settings: Settings) -> Language:
+    import spacy
+    from spacy.util import load_model
+
+    if settings.model is None:
+        here = model_name(None)
+        if here != settings.model_name:
+            # A machine of a cluster with another version of the package.
+            raise VanerError(Messages.VE720.format(here=here, name=settings.model_name))
+        nlp = spacy.blank("en")
+        nlp.add_pipe(FACTORY)
+        return nlp
+    try:
+        return load_model(settings.model)
+    except VanerError:
+        raise
+    except (OSError, ValueError) as error:
+        raise VanerError(Messages.VE709.format(model=settings.model, reason=error)) from error
 
 
 def parse_corpus(text: str) -> str | dict[str, str]:

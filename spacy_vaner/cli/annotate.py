@@ -31,8 +31,13 @@ def annotate_command(
         Path, typer.Argument(metavar="OUTPUT", help="Folder for results; made if missing")
     ],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder or name of a trained pipeline")
-    ],
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Folder or name of a trained pipeline; default: the tagger of the package",
+        ),
+    ] = None,
     from_format: Annotated[
         str | None,
         typer.Option(
@@ -87,7 +92,7 @@ def annotate_command(
 
     Exit status: 0, all is annotated; 3, all but what is in rejected.jsonl; 1, stopped by an error.
 
-    Example: python -m spacy vaner annotate pubmed results --model trained --to bioc_xml --workers 8
+    Example: python -m spacy vaner annotate pubmed results --to bioc_xml --workers 8
     """
     from spacy_vaner.annotation.annotator import Settings, model_name, parse_corpus
     from spacy_vaner.annotation.formats import get_output

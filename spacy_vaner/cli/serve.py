@@ -14,8 +14,13 @@ from spacy_vaner.errors import Messages, VanerError
 
 def serve_command(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder or name of a trained pipeline")
-    ],
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Folder or name of a trained pipeline; default: the tagger of the package",
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option("--host", help="Address to listen on; by default for this machine alone"),
@@ -47,7 +52,7 @@ def serve_command(
 
     Ends with Ctrl-C. No text is logged, and none is kept.
 
-    Example: python -m spacy vaner serve --model trained
+    Example: python -m spacy vaner serve
     """
     for package in ("fastapi", "uvicorn"):
         if find_spec(package) is None:

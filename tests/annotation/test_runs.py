@@ -23,8 +23,9 @@ from spacy.language import Language
 from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
+from spacy_vaner import shipped
 from spacy_vaner.annotation import store
-from spacy_vaner.annotation.annotator import Annotator, Settings, model_name
+from spacy_vaner.annotation.annotator import Annotator, Settings, load_pipeline, model_name
 from spacy_vaner.annotation.document import Document
 from spacy_vaner.annotation.formats import OUTPUTS
 from spacy_vaner.annotation.inputs import Limits, Source, cut, find_sources, read_source
@@ -559,6 +560,71 @@ def test_a_pipeline_without_entities_is_refused(given, tmp_path):
     spacy.blank("en").to_disk(tmp_path / "blank")
     done = command(given, tmp_path / "out", "--model", tmp_path / "blank")
     assert done.exit_code == 1 and "VE711" in done.output
+
+
+carries_a_tagger = pytest.mark.skipif(
+    not (shipped.FOLDER / shipped.DEFAULT_NAME).is_dir(), reason="the package carries no tagger"
+)
+
+
+@carries_a_tagger
+def test_without_a_model_the_tagger_of_the_package_annotates(given, tmp_path):
+    carried = json.loads((shipped.FOLDER / shipped.DEFAULT_NAME / "model.json").read_bytes())
+    name = f"{carried['name']}/{carried['fingerprint'][:12]}"
+    done = command(given, tmp_path / "dry", "--dry-run")
+    assert done.exit_code == 0 and f"Model: {name}" in done.output
+    done = command(given, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    manifest = json.loads((tmp_path / "out/manifest.json").read_bytes())
+    assert manifest["settings"]["model"] == name
+    nlp = spacy.blank("en")
+    nlp.add_pipe("vaner_ner")
+    for row, doc in zip(rows(tmp_path / "out"), nlp.pipe(TEXTS), strict=True):
+        expected = doc.user_data["vaner_predictions"]
+        assert [ent[:3] for ent in row["ents"]] == [[s, e, t] for t, s, e, _ in expected]
+        assert row["models"] == [name] * len(expected) and len(expected) >= 2
+    done = command(given, tmp_path / "genes", "--types", "Gene")
+    assert re.search(r"found: Gene \d+\n", done.output), done.output
+    # Another tagger by then: what is in the folder is not mixed with it.
+    done = command(given, tmp_path / "out", "--types", "Gene")
+    assert done.exit_code == 1 and "VE705" in done.output
+
+
+def test_a_package_without_a_tagger_asks_for_a_model(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
+    for options in ((), ("--dry-run",)):
+        done = command(given, tmp_path / "out", *options)
+        assert done.exit_code == 1 and "VE719" in done.output and "--model" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+@carries_a_tagger
+def test_a_damaged_tagger_of_the_package_is_told_and_no_document_rejected(
+    given, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    folder = tmp_path / shipped.DEFAULT_NAME
+    folder.mkdir()
+    manifest = {
+        "format_version": shipped.FORMAT_VERSION,
+        "name": "x",
+        "files": {"tagger.json": "0" * 64},
+    }
+    manifest["fingerprint"] = shipped._fingerprint(manifest)
+    (folder / "model.json").write_text(json.dumps(manifest))
+    (folder / "tagger.json").write_text("{}")
+    done = command(given, tmp_path / "out")
+    assert done.exit_code == 1 and "VE193" in done.output, done.output
+    assert not (tmp_path / "out/rejected.jsonl").read_bytes()
+    (folder / "model.json").write_text("{")
+    done = command(given, tmp_path / "other")
+    assert done.exit_code == 1 and "VE191" in done.output, done.output
+
+
+@carries_a_tagger
+def test_a_machine_with_another_tagger_takes_no_part():
+    with pytest.raises(VanerError, match="VE720.*vaner-tiny/0123456789ab"):
+        load_pipeline(Settings(None, "vaner-tiny/0123456789ab", "jsonl"))
 
 
 def test_a_damaged_receipt_is_told(given, by_rules, tmp_path):

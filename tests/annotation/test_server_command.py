@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from spacy_vaner import shipped
 from spacy_vaner.cli import vaner_app
 
 pytest.importorskip("fastapi", reason="fastapi is in the extra [serve]")
@@ -24,11 +25,13 @@ httpx = pytest.importorskip("httpx", reason="httpx is in requirements-dev.txt")
 
 
 @contextmanager
-def started(pipeline: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command, when it takes requests, and its address."""
-    command = [sys.executable, "-m", "spacy", "vaner", "serve", "--model", str(pipeline)]
+def started(pipeline: Path | None, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, when it takes requests, and its address. None: with the package's tagger."""
+    command = [sys.executable, "-m", "spacy", "vaner", "serve", "--port", "0", *options]
+    if pipeline is not None:
+        command += ["--model", str(pipeline)]
     process = subprocess.Popen(
-        [*command, "--port", "0", *options],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -38,7 +41,8 @@ def started(pipeline: Path, *options: str) -> Iterator[tuple[subprocess.Popen[st
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        said = re.fullmatch(r"Serving en_pipeline-0.0.0/[0-9a-f]{12} at (\S+) \(.*\)\n", line)
+        name = shipped.DEFAULT_NAME if pipeline is None else "en_pipeline-0.0.0"
+        said = re.fullmatch(rf"Serving {name}/[0-9a-f]{{12}} at (\S+) \(.*\)\n", line)
         assert said, line + process.stdout.read()
         yield process, said[1]
     finally:
@@ -95,6 +99,25 @@ def test_it_serves_says_nothing_of_texts_and_ends_when_it_is_told(pipeline):
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and "Stopped" in said
     assert "secretly" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shipped.FOLDER / shipped.DEFAULT_NAME).is_dir(), reason="the package carries no tagger"
+)
+def test_without_a_model_the_tagger_of_the_package_is_served():
+    with started(None) as (_, address), httpx.Client(base_url=address, timeout=60) as client:
+        known = client.get("/types").json()
+        assert known["takes_types"] and "Gene" in known["types"]
+        answer = client.post("/annotate?types=Gene", json={"text": "mutations in BRCA1"}).json()
+        assert answer["documents"][0]["ents"] == [[13, 18, "Gene", "BRCA1"]]
+        assert answer["model"] == known["model"] == client.get("/health").json()["model"]
+
+
+def test_a_package_without_a_tagger_asks_for_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    done = run("--port", 0)
+    assert done.exit_code == 1 and "VE719" in done.output
 
 
 def run(*arguments):

@@ -464,7 +464,7 @@ class _Shield:
 
 
 def serve(
-    model: str,
+    model: str | None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -474,6 +474,7 @@ def serve(
 ) -> None:
     """Serve a pipeline until the process is told to stop (SIGINT, SIGTERM).
 
+    model: a folder or the name of an installed pipeline; None = the tagger of the package.
     port: 0 = any that is free. gpu: number of the GPU; -1 = CPU.
     on_ready: called with the address and the name of the model when requests are taken.
     RAISES VanerError: VE750, the address cannot be had; as `load_pipeline`.
