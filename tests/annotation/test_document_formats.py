@@ -443,7 +443,7 @@ LAYOUTS = {
 def test_json_is_read_in_chunks_of_any_size(layout, chunk, monkeypatch):
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     stream = io.BytesIO(LAYOUTS[layout].encode("utf8"))
-    rows = list(read_rows(stream, Path("given"), ("documents", "PubTator3")))
+    rows = list(read_rows(stream, Path("given"), ("documents", "PubTator3"), mark="passages"))
     assert [row.value for row in rows] == ROWS
     if layout == "lines":
         assert [row.line for row in rows] == [1, 2]
@@ -453,9 +453,102 @@ def test_json_is_read_in_chunks_of_any_size(layout, chunk, monkeypatch):
 def test_broken_json_is_told_after_what_is_whole(content):
     found = []
     with pytest.raises(VanerError, match="VE201"):
-        for row in read_rows(io.BytesIO(content.encode("utf8")), Path("given"), ("documents",)):
+        stream = io.BytesIO(content.encode("utf8"))
+        for row in read_rows(stream, Path("given"), ("documents",), mark="passages"):
             found.append(row.value)
     assert found == ([{"id": 1}] if "documents" in content else [1, 2] if "2" in content else [])
+
+
+def json_document(id_, text):
+    return f'{{"id": "{id_}", "passages": [{{"offset": 0, "text": "{text}", "annotations": []}}]}}'
+
+
+FAULTS_IN_JSON = {
+    "a comma left out": json_document("1", "zinc").replace(", ", " ", 1),
+    "a quote left out": json_document("1", "zinc").replace('zinc"', "zinc"),
+    "a line end in a text": json_document("1", "zi\nnc"),
+    "a bracket too few": json_document("1", "zinc")[:-2],
+    "a bracket too many": json_document("1", "zinc") + "]}",
+    "not UTF-8": json_document("1", "caf\udce9"),
+    "half of a surrogate pair": json_document("1", "zi\\ud800nc"),
+    "a huge number": json_document("1", "zinc").replace("0", "9" * 5_000),
+    "too deep": json_document("1", "zinc").replace("[]", "[" * 9_000 + "]" * 9_000),
+    "another value": "7",
+}
+COLLECTIONS = {
+    "collection": ('{{"source": "s", "documents": [{}], "date": "d"}}', ",\n"),
+    "list": ("[{}]", ", "),
+    "lines": ("{}\n", "\n"),
+}
+
+
+@pytest.mark.parametrize("layout", COLLECTIONS)
+@pytest.mark.parametrize("fault", FAULTS_IN_JSON)
+@pytest.mark.parametrize("chunk", [5, 64, 1 << 16])
+def test_a_fault_in_json_costs_the_document_that_it_is_in(layout, fault, chunk, monkeypatch):
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    around, between = COLLECTIONS[layout]
+    rows = [json_document("0", "a"), FAULTS_IN_JSON[fault], *(json_document(n, "b") for n in "23")]
+    content = around.format(between.join(rows)).encode("utf8", "surrogateescape")
+    found = read_until_lost("bioc_json", content)
+    line = "line 1" if layout == "list" else "line 2"
+    kept = [one.id for one in found if isinstance(one, Document)]
+    lost = [(one.id, one.position) for one in found if isinstance(one, Rejection)]
+    if fault == "a bracket too many":
+        assert kept == ["0", "1", "2", "3"] and lost[0] == (None, line)
+    elif fault == "a bracket too few" and layout == "collection":
+        # What comes behind is read as a part of it.
+        assert kept == ["0"] and lost == [("1", line), ("rest", "")]
+    else:
+        assert kept == ["0", "2", "3"]
+        assert lost[0] == (None if fault == "another value" else "1", line)
+        if layout == "collection":
+            assert all(one.native.data["header"]["source"] == "s" for one in found[2:])
+
+
+def read_until_lost(name, content):
+    """What is read, and a rejection with the identifier "rest" if an error ends it."""
+    found = []
+    try:
+        for one in INPUTS[name].read(io.BytesIO(content), "given"):
+            found.append(one)
+    except VanerError as error:
+        found.append(Rejection("given", "", str(error), "rest"))
+    return found
+
+
+@pytest.mark.parametrize("layout", COLLECTIONS)
+def test_no_document_of_broken_json_is_lost_without_a_word(layout):
+    """A fault anywhere in the second document: something put in, or a character left out."""
+    around, between = COLLECTIONS[layout]
+    broken = json_document("1", "zinc")
+    for at in range(len(broken)):
+        for fault in (*'"{}[],:x\\', "\n", None):
+            put = broken[:at] + (broken[at + 1 :] if fault is None else fault + broken[at:])
+            rows = [json_document("0", "a"), put, *(json_document(n, "b") for n in "23")]
+            found = read_until_lost("bioc_json", around.format(between.join(rows)).encode())
+            kept = {one.id for one in found if isinstance(one, Document)}
+            n_lost = sum(isinstance(one, Rejection) for one in found)
+            assert "0" in kept and ("3" in kept or n_lost), (at, fault)
+            assert n_lost or len(kept) == 4, (at, fault)
+            # Only where a bracket is missing the next document can be taken for a part of it.
+            is_bracket = fault in tuple("{[") or (fault is None and broken[at] in '}]"')
+            assert kept >= {"0", "2", "3"} or is_bracket, (at, fault, found)
+
+
+def test_memory_stays_flat_behind_a_fault_in_json():
+    def peak(n_bytes):
+        head, document, tail = DOCUMENTS["bioc_json"]
+        stream = io.BufferedReader(Endless(head + b', {"id": 7 "x"}', document, tail, n_bytes))
+        tracemalloc.start()
+        n = sum(1 for _ in INPUTS["bioc_json"].read(stream, "given"))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return n, peak_bytes
+
+    few, many = peak(2_000_000), peak(12_000_000)
+    assert many[0] > 5 * few[0]
+    assert many[1] < few[1] + 200_000
 
 
 ATTACKS = {
@@ -658,7 +751,14 @@ def test_memory_stays_flat_however_long_a_file_is(name):
 FAULTS = {
     "not UTF-8": ("jsonl", b'{"text": "a\xff"}\n{"text": "b"}\n', ["UTF-8"], ["b"]),
     "not JSON": ("jsonl", b'{"text": "a"\n{"text": "b"}\n', ["JSON"], ["b"]),
-    "half a pair": ("jsonl", b'{"text": "a\\ud800"}\n{"text": "b"}\n', ["Unicode"], ["b"]),
+    "half a pair": ("jsonl", b'{"text": "a\\ud800"}\n{"text": "b"}\n', ["surrogate"], ["b"]),
+    "half a pair elsewhere": ("jsonl", b'{"text": "a", "x": "\\ud800"}\n', ["surrogate"], []),
+    "a huge number": (
+        "jsonl",
+        b'{"text": "a", "x": ' + b"9" * 5_000 + b'}\n{"text": "b"}\n',
+        ["digits"],
+        ["b"],
+    ),
     "offsets": ("jsonl", b'{"text": "a", "ents": [[0, 9, "T"]]}\n', ["inside"], []),
     "another text": ("jsonl", b'{"text": "ab", "ents": [[0, 2, "T", "xy"]]}\n', ["fit"], []),
     "no title": ("pubtator", b"1|a|x\n\n2|t|b\n", ["title"], ["b"]),

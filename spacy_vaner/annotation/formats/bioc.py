@@ -25,7 +25,7 @@ from spacy_vaner.annotation.document import (
     place_passages,
     surface,
 )
-from spacy_vaner.annotation.formats.json_stream import read_rows
+from spacy_vaner.annotation.formats.json_stream import BrokenRow, read_rows
 from spacy_vaner.corpora.formats.xml_nodes import (
     BrokenXML,
     Node,
@@ -46,8 +46,11 @@ Rows = dict[str, Any]
 
 def read_json(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
     """Read a collection, a list of documents, or one of either per line; PubTator 3's too."""
-    for row in read_rows(stream, Path(name), ("documents", "PubTator3")):
-        yield from _document(row.value, row.header, f"line {row.line}", name)
+    for row in read_rows(stream, Path(name), ("documents", "PubTator3"), mark="passages"):
+        if isinstance(row, BrokenRow):
+            yield Rejection(name, f"line {row.line}", row.reason, row.id)
+        else:
+            yield from _document(row.value, row.header, f"line {row.line}", name)
 
 
 def read_xml(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:

@@ -20,6 +20,7 @@ from spacy_vaner.annotation.document import (
     whole,
 )
 from spacy_vaner.annotation.formats.base import decode, lines
+from spacy_vaner.annotation.formats.json_stream import check_unicode
 from spacy_vaner.types import Offsets
 
 _OWN_KEYS = {"id", "pmid", "text", "ents", "disc", "scores", "models", "passages"}
@@ -39,8 +40,9 @@ def read(stream: BinaryIO, name: str) -> Iterator[Document | Rejection]:
 def _document(line: str, number: int, position: str) -> Document:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise Unreadable(f"this is not JSON ({error})") from error
+        check_unicode(row, line)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"this is not JSON as it should be ({error})") from error
     return read_row(row, number, position)
 
 
