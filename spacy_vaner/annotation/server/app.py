@@ -8,13 +8,12 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,13 +24,20 @@ from spacy_vaner.annotation.document import Document
 from spacy_vaner.annotation.inputs import Limits
 from spacy_vaner.annotation.server.batches import Batches, Closed, Failed, Findings, where
 from spacy_vaner.annotation.server.bodies import (
-    JSON,
-    TEXT,
     Refused,
     ServerLimits,
     read_documents,
     too_large,
     write_answer,
+)
+from spacy_vaner.annotation.server.contract import (
+    ANSWERS,
+    BODY,
+    REFUSALS,
+    Health,
+    Question,
+    Types,
+    describe_bodies,
 )
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.gold import Ask
@@ -62,142 +68,6 @@ _GRACE_S = 10
 """For requests that are being answered when the server is stopped."""
 
 
-class Question(BaseModel):
-    """What a request says in its address."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    types: list[str] = Field(
-        [], description="Types to ask, any text: types=Disease&types=Gene. Without: as served"
-    )
-    corpus: str | None = Field(
-        None, description="Corpus whose style is asked: a name, or Type=name,Type=name"
-    )
-    threshold: float = Field(0.0, ge=0, le=1, description="Spans less probable are left out")
-    to: Literal["json", "jsonl", "bioc_json", "pubtator"] | None = Field(
-        None, description="Form of the answer. Without: bioc_json for BioC JSON, else json"
-    )
-
-
-class TextDocument(BaseModel):
-    """A document as JSONL has it; other keys come back as they are."""
-
-    text: str
-    id: str | int | None = None
-
-
-class BioCPassage(BaseModel):
-    """A passage of BioC JSON."""
-
-    offset: int | str
-    text: str
-
-
-class BioCDocument(BaseModel):
-    """A document as BioC JSON has it; what is in it comes back as it is."""
-
-    id: str | int | None = None
-    passages: list[BioCPassage]
-
-
-class Batch(BaseModel):
-    """Several documents; a collection of BioC JSON is one."""
-
-    documents: list[TextDocument | BioCDocument]
-
-
-class FoundInText(BaseModel):
-    """A document of the answer: ents are [start, end, type, text], scores as many."""
-
-    id: str
-    text: str
-    ents: list[list[Any]]
-    scores: list[float | None] | None = None
-
-
-class Found(BaseModel):
-    """The answer as json. across_passages: spans over the end of a passage, left out."""
-
-    model: str
-    documents: list[FoundInText]
-    across_passages: int
-
-
-class FoundInBioC(BaseModel):
-    """The answer as bioc_json: a collection."""
-
-    source: str | None
-    documents: list[dict[str, Any]]
-
-
-class Health(BaseModel):
-    """waiting: requests of which a document is left to begin."""
-
-    status: Literal["ok"]
-    model: str
-    waiting: int
-
-
-class Types(BaseModel):
-    """types: asked where a request names none. takes_types: whether a request may name some."""
-
-    model: str
-    types: list[str]
-    takes_types: bool
-
-
-class Refusal(BaseModel):
-    """Why a request is not answered, in a sentence."""
-
-    error: str
-
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "A text, or one document or several as JSONL or BioC JSON have them",
-        "content": {
-            TEXT: {"schema": {"type": "string"}, "example": "Aspirin eases pain."},
-            JSON: {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": f"#/components/schemas/{model.__name__}"}
-                        for model in (TextDocument, BioCDocument, Batch)
-                    ]
-                },
-                "example": {"documents": [{"id": "1", "text": "Aspirin eases pain."}]},
-            },
-        },
-    }
-}
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    413: {"model": Refusal, "description": "The body, or a document in it, is too large"},
-    415: {"model": Refusal, "description": "The body is neither text/plain nor application/json"},
-    422: {"model": Refusal, "description": "The body or a setting cannot be read, or is too much"},
-    429: {"model": Refusal, "description": "Too many requests are waiting"},
-    500: {"model": Refusal, "description": "The pipeline failed on a document"},
-    503: {"model": Refusal, "description": "No answer in time, or the server is being stopped"},
-}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The documents with what was found in them",
-        "content": {
-            JSON: {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": f"#/components/schemas/{model.__name__}"}
-                        for model in (Found, FoundInBioC)
-                    ]
-                }
-            },
-            "application/x-ndjson": {"schema": {"type": "string"}},
-            TEXT: {"schema": {"type": "string"}},
-        },
-    },
-    **_REFUSALS,
-}
-
-
 def make_app(batches: Batches, limits: ServerLimits) -> FastAPI:
     """The application. It closes the batches when it is shut down."""
 
@@ -220,7 +90,7 @@ def make_app(batches: Batches, limits: ServerLimits) -> FastAPI:
         app.add_exception_handler(error, answer)
     door = _Door(limits.waiting)
 
-    @app.post("/annotate", responses=_ANSWERS, openapi_extra=_BODY, response_class=Response)
+    @app.post("/annotate", responses=ANSWERS, openapi_extra=BODY, response_class=Response)
     async def annotate(request: Request, question: Annotated[Question, Query()]) -> Response:
         """Find entities in the documents of the body and give them back with the entities."""
         ask = _ask(question, batches, limits)
@@ -234,7 +104,7 @@ def make_app(batches: Batches, limits: ServerLimits) -> FastAPI:
             except ClientDisconnect:
                 return Response(status_code=499)  # nobody reads it
 
-    @app.get("/health", responses={503: _REFUSALS[503]})
+    @app.get("/health", responses={503: REFUSALS[503]})
     async def health() -> Health:
         """Whether requests are answered."""
         if not batches.is_open:
@@ -249,7 +119,7 @@ def make_app(batches: Batches, limits: ServerLimits) -> FastAPI:
 
     for path, (name, media_type) in _FILES.items():
         app.get(path, include_in_schema=False)(_sender((_PAGE / name).read_bytes(), media_type))
-    _describe_bodies(app)
+    describe_bodies(app)
     return app
 
 
@@ -258,26 +128,6 @@ def _sender(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]
         return Response(content, media_type=media_type)
 
     return send
-
-
-def _describe_bodies(app: FastAPI) -> None:
-    """Add the schemas of what is read and written by hand to the OpenAPI document."""
-    models = (TextDocument, BioCDocument, Batch, Found, FoundInBioC)
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schemas = make()["components"]["schemas"]
-            for model in models:
-                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                schemas.update(schema.pop("$defs", {}))
-                schemas[model.__name__] = schema
-            schemas.pop("HTTPValidationError", None)
-            schemas.pop("ValidationError", None)
-        assert app.openapi_schema is not None
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 class _Door:
