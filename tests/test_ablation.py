@@ -12,7 +12,8 @@ import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "project/scripts"
 SETTINGS = Path(__file__).parent.parent / "project/configs/ablation.json"
-COMMITTED = Path(__file__).parent.parent / "docs/results/dbr"
+RESULTS = Path(__file__).parent.parent / "docs/results"
+COMMITTED = [RESULTS / "ablation", RESULTS / "ablation-remedies"]
 
 
 def script(name: str) -> SimpleNamespace:
@@ -56,16 +57,34 @@ def test_the_table_has_means_deviations_and_paired_differences(
     page = (tmp_path / "out/dbr.md").read_text("utf8")
     # Of two documents that are drawn, the empty one changes no F1: the interval is a point, but
     # where both draws take it.
-    assert "| mixture | A | no rows | 2 | 55.00 ± 7.07 |  |" in page
-    assert "| mixture | A | retrieved | 2 | 65.00 ± 21.21 | +10.00 (+0.00 to +10.00) |" in page
-    assert "| mixture | B | retrieved | 2 | 100.00 ± 0.00 | +0.00 (+0.00 to +0.00) |" in page
-    assert "| mixture | mean | retrieved | 2 | 82.50 ± 10.61 | +5.00 (+0.00 to +5.00) |" in page
+    # P and R of A: 33 and 100, 60 and 60; 50 and 50, 67 and 100.
+    assert "| mixture | A | no rows | 2 | 46.7 | 80.0 | 55.00 ± 7.07 |  |" in page
+    assert "| A | retrieved | 2 | 58.3 | 75.0 | 65.00 ± 21.21 | +10.00 (+0.00 to +10.00) |" in page
+    assert "| B | retrieved | 2 | 100.0 | 100.0 | 100.00 ± 0.00 | +0.00 (+0.00 to +0.00)" in page
+    assert "| mean | retrieved | 2 | 79.2 | 87.5 | 82.50 ± 10.61 | +5.00 (+0.00 to +5.00) |" in page
     assert "| mixture.off.0 | 20 | 10 | 1,234 | 0.5 |" in page
     assert "| A | 1.50 | honest | 4.0, 3.0 | 24.0, 20.0 | 50.0 % |" in page
     assert "test documents" not in page
 
 
-@pytest.mark.parametrize("folder", [COMMITTED] if COMMITTED.is_dir() else [])
+def test_other_variants_and_other_comparisons_stand_in_the_table(
+    results: Path, tmp_path: Path
+) -> None:
+    for variant, counts in (("random", [3, 1, 1]), ("weight 0.3", [1, 1, 1])):
+        run = result(variant, 0, {"A": [counts, [0, 0, 0]]})
+        (results / f"mixture.{variant}.0.json").write_text(json.dumps(run), "utf8")
+    for path in results.glob("mixture.*.json"):
+        run = json.loads(path.read_text("utf8"))
+        path.write_text(json.dumps({**run, "dev": {"A": run["dev"]["A"]}}), "utf8")
+    script("ablation_report").main([str(results), str(tmp_path / "dbr")])
+    page = (tmp_path / "dbr.md").read_text("utf8")
+    assert "| weight 0.3 | 1 | 50.0 | 50.0 | 50.00 | +0.00 (+0.00 to +0.00) |" in page
+    # Seed 0 alone has both: 50 against 75.
+    assert "| mixture | A | retrieved against random | -25.00 (-25.00 to +0.00) |" in page
+    assert "leaky against" not in page
+
+
+@pytest.mark.parametrize("folder", [folder for folder in COMMITTED if folder.is_dir()])
 def test_the_committed_table_is_that_of_the_committed_results(folder: Path, tmp_path: Path) -> None:
     script("ablation_report").main([str(folder), str(tmp_path / "dbr")])
     committed = folder.with_suffix(".md").read_text("utf8")
@@ -110,6 +129,33 @@ def test_a_result_of_other_settings_is_told_from_one_of_the_same() -> None:
     settings = {"seed": 0, "n_threads": 1, "dbr": {"mode": "off", "share": 0.5}}
     assert changes(settings, {**settings, "n_threads": 2, "new": 1}) == ""
     assert changes(settings, {**settings, "seed": 1, "dbr": {"mode": "random"}}) == "dbr, seed"
+
+
+def test_sets_and_variants_have_settings_of_their_own(tmp_path: Path) -> None:
+    ablation = script("ablation")
+    settings = {
+        "sets": {
+            "one": {"corpora": ["A"], "n_steps": 7},
+            "two": {"corpora": ["A", "B"], "n_steps": 9, "tag": {"windows_per_step": 5}},
+        },
+        "variants": {"off": {}, "leaky": {}, "light": {"dbr": {"weight": 0.3}}},
+        "seeds": [3],
+        "tag": {"windows_per_step": 4, "dbr": {"share": 0.5}, "start": {}},
+    }
+    (tmp_path / "settings.json").write_text(json.dumps(settings), "utf8")
+    paths = dict.fromkeys(("converted", "knowledge", "tokenizer"), tmp_path)
+    options = SimpleNamespace(
+        settings=tmp_path / "settings.json", output=tmp_path, view="text", **paths
+    )
+    options.backbone = options.vectors = None
+    runs = ablation.Ablation(options)
+    light = runs.config(ablation.Run("two", "light", 3))
+    assert (light.windows_per_step, light.n_steps, light.seed) == (5, 9, 3)
+    assert (light.dbr.mode, light.dbr.weight, light.dbr.share) == ("retrieved", 0.3, 0.5)
+    assert runs.config(ablation.Run("one", "off", 3)).windows_per_step == 4
+    folders = [runs.rows(ablation.Run("one", variant, 3)).name for variant in ("light", "leaky")]
+    assert folders == ["one.honest", "one.leaky"]
+    assert len(runs.runs()) == 6
 
 
 @pytest.mark.slow

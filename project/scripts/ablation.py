@@ -40,9 +40,10 @@ from spacy_vaner.training.tag_config import TagConfig
 from spacy_vaner.training.tagging import Tagging, train_tagger
 
 FORMAT = 1
-BASES = {"off": "honest", "retrieved": "honest", "random": "honest", "leaky": "leaky"}
-"""Variant → the knowledge base that its rows folder was made with."""
-MODES = {"off": "off", "retrieved": "retrieved", "random": "random", "leaky": "retrieved"}
+HONEST, LEAKY = "honest", "leaky"
+"""The knowledge bases: folders with kb.parquet and candidates."""
+MODES = {"off": "off", "random": "random"}
+"""Variant → mode of its rows; all others draw what was retrieved."""
 
 # Steps whose subwords stand for all of a run.
 _COUNTED_STEPS = 8
@@ -92,28 +93,40 @@ class Ablation:
         return self.converted / f"{corpus}.{self.view}.{split}.spacy"
 
     def rows(self, run: Run) -> Path:
-        return self.output / "rows" / f"{run.set}.{BASES[run.variant]}"
+        return self.output / "rows" / f"{run.set}.{base_of(run)}"
 
     def result(self, run: Run) -> Path:
         return self.output / "results" / f"{run.name}.json"
 
     def config(self, run: Run, **changes: Any) -> TagConfig:
-        tag = self.settings["tag"]
+        """The settings of a run: those of all, of its set, and of its variant."""
+        set_ = self.settings["sets"][run.set]
+        tag = {**self.settings["tag"], **set_.get("tag", {}), **self.of_variant(run.variant)}
+        dbr = {**self.settings["tag"].get("dbr", {}), **tag.get("dbr", {})}
         values = {
             **tag,
             "rows": str(self.rows(run)),
             "seed": run.seed,
-            "n_steps": self.settings["sets"][run.set]["n_steps"],
-            "dbr": {**tag.get("dbr", {}), "mode": MODES[run.variant]},
+            "n_steps": set_["n_steps"],
+            "dbr": {**dbr, "mode": MODES.get(run.variant, "retrieved")},
             **changes,
         }
         return config_from_dict(values, TagConfig)
+
+    def of_variant(self, variant: str) -> dict[str, Any]:
+        """What a variant changes: `variants` is a list of names, or names with their settings."""
+        variants = self.settings["variants"]
+        return dict(variants[variant]) if isinstance(variants, dict) else {}
+
+
+def base_of(run: Run) -> str:
+    return LEAKY if run.variant == LEAKY else HONEST
 
 
 def prepare(ablation: Ablation) -> None:
     """Rows of every set with both knowledge bases, and the facts that the plots show."""
     for folder, run in {ablation.rows(run): run for run in ablation.runs()}.items():
-        base = ablation.knowledge / BASES[run.variant]
+        base = ablation.knowledge / base_of(run)
         corpora = ablation.corpora(run.set)
         folder.parent.mkdir(parents=True, exist_ok=True)
         prepare_rows(
@@ -135,7 +148,7 @@ def density(ablation: Ablation) -> dict[str, Any]:
     """
     corpora = {corpus for set_ in ablation.settings["sets"] for corpus in ablation.corpora(set_)}
     found: dict[str, Any] = {"format": FORMAT, "corpora": {}}
-    for base in dict.fromkeys(BASES.values()):
+    for base in dict.fromkeys(map(base_of, ablation.runs())):
         kb = KnowledgeBase.from_file(ablation.knowledge / base / "kb.parquet")
         for corpus in sorted(corpora):
             facts = found["corpora"].setdefault(corpus, {"sentences": {}, "bases": {}})
@@ -146,7 +159,7 @@ def density(ablation: Ablation) -> dict[str, Any]:
                 **row_facts(of_documents, kb, types_of(path)),
                 "covered": coverage(ablation.path(corpus, "dev"), kb),
             }
-            if base == "honest":
+            if base == HONEST:
                 facts["sentences"] = sentence_facts(path, of_documents)
     return found
 

@@ -1,8 +1,9 @@
 """The table and the plots of an ablation, from its result files alone (ablation.py).
 
-    python scripts/ablation_report.py ablation/results docs/results/dbr
+    python project/scripts/ablation_report.py docs/results/ablation docs/results/ablation
 
-writes dbr.md and, where matplotlib is installed, dbr.density.png, dbr.words.png and dbr.curves.png.
+writes ablation.md and, where matplotlib is installed, ablation.density.png, ablation.words.png and
+ablation.curves.png.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ VARIANTS = {
     "random": "random",
     "leaky": "leaky: must not be done",
 }
+PAIRS = (("retrieved", "random"), ("leaky", "retrieved"))
+"""What is compared beside each variant with the baseline."""
 N_DRAWS = 2000
 
 Result = dict[str, Any]
@@ -35,11 +38,14 @@ Result = dict[str, Any]
 class Cell(NamedTuple):
     """A variant on a corpus.
 
-    figures: F1 per seed, in percent. difference: mean over the seeds that the baseline has too.
+    figures: F1 per seed, in percent. p, r: means over the seeds.
+    difference: mean over the seeds that the baseline has too.
     low, high: 95 % bootstrap interval of it, documents drawn anew for both at once.
     """
 
     figures: list[float]
+    p: float
+    r: float
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -58,8 +64,16 @@ def f1(counts: NDArray[Any]) -> NDArray[Any]:
     return 100 * 2 * tp / numpy.maximum(either, 1)
 
 
-def compare(results: Sequence[Result], set_: str, split: str, *, seed: int = 0) -> dict[Any, Cell]:
-    """Cells by (corpus, variant); where there are several corpora, also the mean of their F1.
+def shares(counts: NDArray[Any]) -> NDArray[Any]:
+    """counts: (documents, 3), tp, fp, fn. RETURNS: (2,), precision and recall, percent."""
+    tp, fp, fn = counts.sum(0).tolist()
+    return 100 * numpy.array([tp / max(1, tp + fp), tp / max(1, tp + fn)])
+
+
+def compare(
+    results: Sequence[Result], set_: str, split: str, *, baseline: str = BASELINE, seed: int = 0
+) -> dict[Any, Cell]:
+    """Cells by (corpus, variant); where there are several corpora, also their mean.
 
     A difference is taken between runs of the same seed. Its interval draws documents of each
     corpus, the same ones for every run, and keeps the runs: what other seeds would do shows in the
@@ -76,44 +90,54 @@ def compare(results: Sequence[Result], set_: str, split: str, *, seed: int = 0) 
     draw = numpy.random.default_rng(seed)
     figures: dict[str, dict[Any, float]] = {}
     drawn: dict[str, dict[Any, NDArray[Any]]] = {}
+    pr: dict[str, dict[Any, NDArray[Any]]] = {}
     for corpus in corpora:
         counts = {run: numpy.array(scores[corpus]["per_document"]) for run, scores in own.items()}
         n_documents = len(next(iter(counts.values())))
         times = draw.multinomial(n_documents, [1 / n_documents] * n_documents, size=N_DRAWS)
         figures[corpus] = {run: float(f1(array.sum(0))) for run, array in counts.items()}
         drawn[corpus] = {run: f1(times @ array) for run, array in counts.items()}
+        pr[corpus] = {run: shares(array) for run, array in counts.items()}
     if len(corpora) > 1:
+        pr["mean"] = {run: sum(pr[c][run] for c in corpora) / len(corpora) for run in own}
         figures["mean"] = {run: statistics.fmean(figures[c][run] for c in corpora) for run in own}
         drawn["mean"] = {run: sum(drawn[c][run] for c in corpora) / len(corpora) for run in own}
     cells = {}
     for name, of_runs in figures.items():
-        for variant in VARIANTS:
+        for variant in variants_of(results):
             seeds = sorted(seed for own_variant, seed in own if own_variant == variant)
             if not seeds:
                 continue
-            cell = Cell([of_runs[variant, seed] for seed in seeds])
-            both = [seed for seed in seeds if (BASELINE, seed) in own]
-            if variant != BASELINE and both:
+            p, r = sum(pr[name][variant, seed] for seed in seeds) / len(seeds)
+            cell = Cell([of_runs[variant, seed] for seed in seeds], p, r)
+            paired = [seed for seed in seeds if (baseline, seed) in own]
+            if variant != baseline and paired:
                 differences = sum(
-                    drawn[name][variant, seed] - drawn[name][BASELINE, seed] for seed in both
-                ) / len(both)
+                    drawn[name][variant, seed] - drawn[name][baseline, seed] for seed in paired
+                ) / len(paired)
                 low, high = numpy.quantile(differences, [0.025, 0.975])
                 mean = statistics.fmean(
-                    of_runs[variant, seed] - of_runs[BASELINE, seed] for seed in both
+                    of_runs[variant, seed] - of_runs[baseline, seed] for seed in paired
                 )
-                cell = Cell(cell.figures, mean, float(low), float(high))
+                cell = cell._replace(difference=mean, low=float(low), high=float(high))
             cells[name, variant] = cell
     return cells
 
 
+def variants_of(results: Sequence[Result]) -> list[str]:
+    """Those that were run: the four of the comparison first, then others as they come."""
+    found = dict.fromkeys(result["variant"] for result in results)
+    return [*(name for name in VARIANTS if name in found), *(n for n in found if n not in VARIANTS)]
+
+
 def table(results: Sequence[Result]) -> str:
-    """Markdown: a table per split that was measured."""
+    """Markdown: a table per split that was measured, and one of further comparisons."""
     lines = []
     sets = list(dict.fromkeys(result["set"] for result in results))
     for split in ("dev", "test"):
         rows = [
-            f"| {set_} | {corpus} | {VARIANTS[variant]} | {len(cell.figures)} | "
-            f"{spread(cell.figures)} | {difference(cell)} |"
+            f"| {set_} | {corpus} | {VARIANTS.get(variant, variant)} | {len(cell.figures)} | "
+            f"{cell.p:.1f} | {cell.r:.1f} | {spread(cell.figures)} | {difference(cell)} |"
             for set_ in sets
             for (corpus, variant), cell in compare(results, set_, split).items()
         ]
@@ -121,9 +145,24 @@ def table(results: Sequence[Result]) -> str:
             lines += [
                 f"Strict F1 on complete {split} documents, raw text, no corpus named:",
                 "",
-                "| trained on | corpus | rows | runs | F1, mean ± sd | against no rows (95 %) |",
-                "| --- | --- | --- | --- | --- | --- |",
+                "| trained on | corpus | rows | runs | P | R | F1, mean ± sd "
+                "| against no rows (95 %) |",
+                "| --- | --- | --- | --- | --- | --- | --- | --- |",
                 *rows,
+                "",
+            ]
+        pairs = [
+            f"| {set_} | {corpus} | {one} against {other} | {difference(cell)} |"
+            for set_ in sets
+            for one, other in PAIRS
+            for (corpus, variant), cell in compare(results, set_, split, baseline=other).items()
+            if variant == one and cell.difference is not None
+        ]
+        if pairs:
+            lines += [
+                "| trained on | corpus | rows | difference of F1 (95 %) |",
+                "| --- | --- | --- | --- |",
+                *pairs,
                 "",
             ]
     return "\n".join(lines)
@@ -204,7 +243,7 @@ def plot(results: Sequence[Result], density: Mapping[str, Any] | None, output: P
     sets = list(dict.fromkeys(result["set"] for result in results))
     figure = Figure(figsize=(5 * len(sets), 3.5), layout="constrained")
     for axes, set_ in zip(numpy.atleast_1d(figure.subplots(1, len(sets))), sets, strict=True):
-        for variant, label in VARIANTS.items():
+        for variant in variants_of(results):
             curves = [
                 result["dev_curve"]
                 for result in results
@@ -216,7 +255,7 @@ def plot(results: Sequence[Result], density: Mapping[str, Any] | None, output: P
                     100 * statistics.fmean(curve[index]["f"] for curve in curves)
                     for index in range(len(steps))
                 ]
-                axes.plot(steps, means, "o-", markersize=3, label=label)
+                axes.plot(steps, means, "o-", markersize=3, label=VARIANTS.get(variant, variant))
         axes.set_title(f"{set_}, dev")
         axes.set_xlabel("steps")
         axes.set_ylabel("F1 over all mentions")
