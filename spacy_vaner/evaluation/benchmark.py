@@ -4,6 +4,8 @@ The folder of a benchmark:
 
     results/SYSTEM/FILE.json      scores, counts, settings and versions, or why there are none
     predictions/SYSTEM/FILE.jsonl what was found (evaluation/predictions.py)
+    predictions/SYSTEM/FILE.counts.json  strict counts per document (evaluation/paired.py)
+    paired/FILE.json              every vaner system against every other one, a paired test each
     speed/SYSTEM.json             a measurement per round
     readings.jsonl                which system read which test split, and when
 
@@ -26,6 +28,7 @@ from typing import Any
 
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.evaluation.documents import VIEWS
+from spacy_vaner.evaluation.paired import compare
 from spacy_vaner.evaluation.result import LEVEL
 from spacy_vaner.evaluation.systems import KINDS
 from spacy_vaner.evaluation.systems.base import SystemSpec
@@ -105,6 +108,9 @@ class Benchmark:
         for spec in self.systems:
             if spec.kind != "cnn":
                 self._predict(spec, contents, tell)
+        for path in self.files:
+            tell(_stem(path), "paired tests")
+            self._compare(path)
         self._measure(contents, tell)
 
     def _predict(self, spec: SystemSpec, contents: Mapping[Path, str], tell: Progress) -> None:
@@ -136,6 +142,7 @@ class Benchmark:
                         {
                             "file": str(path),
                             "predictions": str(self._predictions_path(spec, path)),
+                            "counts": str(self._counts_path(slug(spec.name), path)),
                             "result": str(self._outcome_path(spec, path)),
                         }
                         for path in pending
@@ -194,28 +201,97 @@ class Benchmark:
             with (self.folder / "readings.jsonl").open("a", encoding="utf8") as file:
                 file.write("".join(f"{line}\n" for line in lines))
 
+    def _compare(self, path: Path) -> None:
+        """Compare each vaner system with each other system that has a result for the file."""
+        results = [
+            result
+            for result in read_folder(self.folder)
+            if result.get("status") == OK and result["file"] == path.name
+        ]
+        settings = [self.settings.seed, self.settings.n_resamples, LEVEL]
+        fingerprint = _hash_json([settings, [[r["system"], r["fingerprint"]] for r in results]])
+        paired_path = self.folder / "paired" / f"{_stem(path)}.json"
+        if read_json(paired_path).get("fingerprint") == fingerprint:
+            return
+        counts = {
+            r["system"]["name"]: read_json(self._counts_path(slug(r["system"]["name"]), path))
+            for r in results
+        }
+        pairs = []
+        for ours in results:
+            for other in results:
+                first, second = ours["system"], other["system"]
+                if first["kind"] != "vaner" or first == second:
+                    continue
+                found = compare(
+                    counts[first["name"]],
+                    counts[second["name"]],
+                    seed=self.settings.seed,
+                    n_resamples=self.settings.n_resamples,
+                )
+                if any(found.values()):
+                    pairs.append(
+                        {"first": first["name"], "second": second["name"], "corpora": found}
+                    )
+        if pairs:
+            write_json(
+                paired_path,
+                {
+                    "format": FORMAT,
+                    "file": path.name,
+                    "seed": self.settings.seed,
+                    "resamples": self.settings.n_resamples,
+                    "fingerprint": fingerprint,
+                    "pairs": pairs,
+                },
+            )
+
     def _measure(self, contents: Mapping[Path, str], tell: Progress) -> None:
-        """Rounds over all systems, so that what else the machine does meets all of them alike."""
+        """Rounds over all systems, so that what else the machine does meets all of them alike.
+
+        A round in which a system is new is measured again for all of them: a ratio of figures of
+        two days would say nothing.
+        """
         if not self.settings.speed_rounds:
             return
         has_baseline = any(spec.kind == "cnn" for spec in self.systems)
         systems = [*self.systems, *([] if has_baseline else [BASELINE])]
         texts = "".join(contents.values())
-        models = {spec.name: content_hash(Path(spec.where)) for spec in systems}
+        sizes = [self.settings.n_batch, self.settings.n_single, self.settings.n_warm_up]
+        frames = {
+            spec.name: self._shared(spec, content_hash(Path(spec.where)), f"{texts} {sizes}")
+            for spec in systems
+        }
         for number in range(self.settings.speed_rounds):
-            for spec in systems:
-                path = self.folder / "speed" / f"{slug(spec.name)}.json"
-                sizes = [self.settings.n_batch, self.settings.n_single, self.settings.n_warm_up]
-                frame = self._shared(spec, models[spec.name], f"{texts} {sizes}")
-                known = read_json(path)
-                rounds = known.get("rounds", [])
-                if known.get("fingerprint") != frame["fingerprint"]:
-                    rounds = []
-                if len(rounds) > number and rounds[number]["status"] == OK:
-                    continue
-                tell(spec.name, f"speed, round {number + 1}")
-                rounds = [*rounds[:number], self._measure_once(spec)]
-                write_json(path, {**frame, "rounds": rounds})
+            done = [spec for spec in systems if self._has_round(spec, frames[spec.name], number)]
+            todo = [spec for spec in systems if spec not in done]
+            found_new = False
+            for spec in todo:
+                found_new |= self._measure_round(spec, frames[spec.name], number, tell)
+            for spec in done if found_new else ():
+                self._measure_round(spec, frames[spec.name], number, tell)
+
+    def _speed_path(self, spec: SystemSpec) -> Path:
+        return self.folder / "speed" / f"{slug(spec.name)}.json"
+
+    def _rounds(self, spec: SystemSpec, frame: Mapping[str, Any]) -> list[dict[str, Any]]:
+        known = read_json(self._speed_path(spec))
+        is_current = known.get("fingerprint") == frame["fingerprint"]
+        return list(known.get("rounds", ())) if is_current else []
+
+    def _has_round(self, spec: SystemSpec, frame: Mapping[str, Any], number: int) -> bool:
+        rounds = self._rounds(spec, frame)
+        return len(rounds) > number and rounds[number]["status"] == OK
+
+    def _measure_round(
+        self, spec: SystemSpec, frame: Mapping[str, Any], number: int, tell: Progress
+    ) -> bool:
+        """RETURNS: whether the system could be measured."""
+        tell(spec.name, f"speed, round {number + 1}")
+        rounds, outcome = self._rounds(spec, frame), self._measure_once(spec)
+        rounds[number : number + 1] = [outcome]
+        write_json(self._speed_path(spec), {**frame, "rounds": rounds})
+        return bool(outcome["status"] == OK)
 
     def _measure_once(self, spec: SystemSpec) -> dict[str, Any]:
         outcome_path = self.folder / "speed" / f".{slug(spec.name)}.outcome.json"
@@ -256,6 +332,9 @@ class Benchmark:
 
     def _predictions_path(self, spec: SystemSpec, path: Path) -> Path:
         return self.folder / "predictions" / slug(spec.name) / f"{_stem(path)}.jsonl"
+
+    def _counts_path(self, name: str, path: Path) -> Path:
+        return self.folder / "predictions" / name / f"{_stem(path)}.counts.json"
 
 
 def slug(name: str) -> str:
@@ -301,7 +380,27 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write an object, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf8"))
+    write_whole(path, (_dumps(values) + "\n").encode("utf8"))
+
+
+def _dumps(values: Any, indent: str = "") -> str:
+    """JSON with an object of plain values on one line: eyes can read it, and it is small."""
+    inner = list(values.values()) if isinstance(values, dict) else values
+    if not isinstance(inner, list) or not (indent == "" or any(map(_has_object, inner))):
+        return json.dumps(values, ensure_ascii=False)
+    deeper = indent + " "
+    if isinstance(values, dict):
+        keys = [f"{json.dumps(key, ensure_ascii=False)}: " for key in values]
+        opened, closed = "{}"
+    else:
+        keys = [""] * len(inner)
+        opened, closed = "[]"
+    rows = [f"{deeper}{key}{_dumps(each, deeper)}" for key, each in zip(keys, inner, strict=True)]
+    return "\n".join([opened, ",\n".join(rows), indent + closed])
+
+
+def _has_object(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_object, value)))
 
 
 def read_folder(folder: Path) -> Iterator[dict[str, Any]]:

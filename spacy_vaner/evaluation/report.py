@@ -1,4 +1,4 @@
-"""One page of Markdown and two plots from the folder of a benchmark.
+"""One page of Markdown and plots from the folder of a benchmark.
 
 Everything on the page comes from the JSON files there and from published.json: the same files give
 the same page.
@@ -6,26 +6,33 @@ the same page.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.evaluation.benchmark import read_folder, read_json
+from spacy_vaner.evaluation.lines import (
+    ALL,
+    Key,
+    Line,
+    best,
+    lines_of,
+    of_most_types,
+    questions,
+)
+from spacy_vaner.evaluation.plots import SPEED_PLOT, draw, f1_plot
+from spacy_vaner.evaluation.published import beside_published, published_section
 from spacy_vaner.evaluation.scales import SCALES
+from spacy_vaner.evaluation.speeds import speed_section
+from spacy_vaner.evaluation.tables import UNDEFINED, cell, percent, signed, table
 from spacy_vaner.evaluation.worker import OK
 from spacy_vaner.files import write_whole
 
-UNDEFINED = "–"
-PAGE, F1_PLOT, SPEED_PLOT = "report.md", "f1.png", "speed.png"
+PAGE = "report.md"
 _SEEN = "‡"
 _FEWER = "*"
-_ALL = "all"
+_SURE = 0.05
 
 _INTRODUCTION = f"""\
 # Benchmark
@@ -39,40 +46,6 @@ of the corpus, so that its figure over "all" is not comparable with those of the
 This page is made from the JSON files beside it by `python -m spacy vaner benchmark`; what is
 written here by hand is lost.
 """
-
-
-@dataclass(frozen=True)
-class _Line:
-    """What a system reached on a corpus, over all its types (`type` is "all") or on one."""
-
-    result: Mapping[str, Any]
-    corpus: str
-    type: str
-    scales: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def system(self) -> str:
-        return str(self.result["system"]["name"])
-
-    @property
-    def is_ours(self) -> bool:
-        return bool(self.result["system"]["kind"] == "vaner")
-
-    @property
-    def is_seen(self) -> bool:
-        return self.corpus in self.result["system"]["seen"]
-
-    @property
-    def gold(self) -> int:
-        return int(self.scales["strict"]["gold"])
-
-    @property
-    def strict_f(self) -> float | None:
-        return self.f("strict")
-
-    def f(self, scale: str) -> float | None:
-        score = self.scales.get(scale)
-        return None if score is None else score["f"]
 
 
 def write_report(folder: Path, *, plots: bool = True) -> Path:
@@ -89,35 +62,31 @@ def write_report(folder: Path, *, plots: bool = True) -> Path:
 
 def build_report(folder: Path) -> str:
     """The page; links the plots that lie in the folder. RAISES VanerError: VE474, no result."""
-    results = list(read_folder(folder))
+    results = sorted(read_folder(folder), key=_place)
     if not results:
         raise VanerError(Messages.VE474.format(folder=folder))
-    lines = list(_lines(results))
+    lines = list(lines_of(results))
     parts = [
         _INTRODUCTION,
         _systems(results),
-        _overview(lines),
-        _plot(folder, F1_PLOT, "F1 per corpus and type"),
-        _standing(lines),
-        *_corpora(results, lines),
+        *_overview(folder, lines),
+        *_standing(lines, _Pairs(folder)),
+        beside_published(lines),
         _across(lines),
-        _speed(folder),
+        speed_section(folder),
         _plot(folder, SPEED_PLOT, "Words per second"),
+        *_corpora(results, lines),
+        *_leakage(folder),
+        _not_measured(results),
         _made_with(results),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _lines(results: Iterable[Mapping[str, Any]]) -> Iterator[_Line]:
-    for result in results:
-        for corpus, scales in result.get("corpora", {}).items():
-            types = list(scales["strict"].get("types", {}))
-            for type in types:
-                own = {name: s["types"][type] for name, s in scales.items() if "types" in s}
-                yield _Line(result, corpus, type, own)
-            if len(types) > 1:
-                micro = {name: score["micro"] for name, score in scales.items()}
-                yield _Line(result, corpus, _ALL, micro)
+def _place(result: Mapping[str, Any]) -> tuple[bool, str, str]:
+    """Ours first, then by name and file."""
+    system = result["system"]
+    return system["kind"] != "vaner", system["name"].lower(), result["file"]
 
 
 def _systems(results: Sequence[Mapping[str, Any]]) -> str:
@@ -134,94 +103,125 @@ def _systems(results: Sequence[Mapping[str, Any]]) -> str:
             system["note"] or UNDEFINED,
         ]
     header = ["system", "kind", "trained on", "seed", "note"]
-    return "## Systems\n\n" + _table(header, rows.values())
+    return "## Systems\n\n" + table(header, rows.values())
 
 
-def _of_most_types(lines: Sequence[_Line]) -> list[_Line]:
-    """Of the lines of a corpus and type those over as many gold mentions as any has."""
-    most = max((line.gold for line in lines), default=0)
-    return [line for line in lines if line.gold == most]
+def _overview(folder: Path, lines: Sequence[Line]) -> Iterator[str]:
+    """Strict F1: a row per system, a column per corpus and type; a table per way of asking."""
+    asked = questions(lines)
+    yield "## Strict F1\n"
+    for question in asked:
+        own = [line for line in lines if line.question == question]
+        columns = sorted({line.key for line in own})
+        cells: dict[str, dict[Key, str]] = {}
+        for column in columns:
+            here = [line for line in own if line.key == column]
+            full, highest = of_most_types(here), best(_fair(here))
+            most = None if highest is None else highest.strict_f
+            for line in here:
+                marks = (_SEEN if line.is_seen else "") + ("" if line in full else _FEWER)
+                figure = percent(line.strict_f) + marks
+                is_best = bool(most) and line.strict_f == most and not marks
+                cells.setdefault(line.system, {})[column] = f"**{figure}**" if is_best else figure
+        header = ["system", *(f"{key.corpus} {key.type}" for key in columns)]
+        names = dict.fromkeys(line.system for line in own)
+        rows = [[name, *(cells[name].get(key, UNDEFINED) for key in columns)] for name in names]
+        yield f"### {question.title}\n\n" + table(header, rows)
+        yield _plot(folder, f1_plot(question, asked), "F1 per corpus and type")
 
 
-def _overview(lines: Sequence[_Line]) -> str:
-    """Strict F1: a row per system, a column per corpus and type."""
-    columns = list(dict.fromkeys((_file(line), line.corpus, line.type) for line in lines))
-    cells: dict[str, dict[tuple[str, str, str], str]] = {}
-    for column in columns:
-        here = [line for line in lines if (_file(line), line.corpus, line.type) == column]
-        full = _of_most_types(here)
-        for line in here:
-            marks = (_SEEN if line.is_seen else "") + ("" if line in full else _FEWER)
-            cells.setdefault(line.system, {})[column] = _percent(line.strict_f) + marks
-    header = ["system", *(f"{corpus} {type}" for _, corpus, type in columns)]
-    rows = [[name, *(own.get(c, UNDEFINED) for c in columns)] for name, own in cells.items()]
-    return "## Strict F1\n\n" + _table(header, rows)
+def _fair(lines: Sequence[Line]) -> list[Line]:
+    """The lines of a key that may be compared: over all its types, the test split not seen."""
+    return [line for line in of_most_types(lines) if not line.is_seen]
 
 
-def _standing(lines: Sequence[_Line]) -> str:
+class _Pairs:
+    """The paired tests of a benchmark."""
+
+    def __init__(self, folder: Path) -> None:
+        self._found: dict[tuple[str, str, str, str, str], Mapping[str, Any]] = {}
+        for path in sorted((folder / "paired").glob("*.json")):
+            kept = read_json(path)
+            for pair in kept["pairs"]:
+                for corpus, types in pair["corpora"].items():
+                    for type, difference in types.items():
+                        key = (kept["file"], corpus, type, pair["first"], pair["second"])
+                        self._found[key] = difference
+
+    def of(self, first: Line, second: Line) -> Mapping[str, Any]:
+        """`difference`, `interval`, `p_value`; empty if the two were not compared."""
+        return self._found.get((*first.key, first.system, second.system), {})
+
+
+def _standing(lines: Sequence[Line], pairs: _Pairs) -> Iterator[str]:
     """How far the best of ours is from the best other system that was measured here."""
-    rows = []
-    for key in dict.fromkeys((_file(line), line.corpus, line.type) for line in lines):
-        here = [line for line in lines if (_file(line), line.corpus, line.type) == key]
-        comparable = _of_most_types(here)
-        fair = [line for line in comparable if not line.is_seen and line.strict_f is not None]
-        ours = max((x for x in fair if x.is_ours), key=_f, default=None)
-        other = max((x for x in fair if not x.is_ours), key=_f, default=None)
-        if ours is None or other is None:
-            continue
-        difference = 100 * (_f(ours) - _f(other))
+    title = "## Where ours stands\n"
+    for question in questions(lines):
+        own = [line for line in lines if line.question == question]
+        rows = []
+        for key in sorted({line.key for line in own}):
+            fair = _fair([line for line in own if line.key == key])
+            ours = best(line for line in fair if line.is_ours)
+            other = best(line for line in fair if not line.is_ours)
+            if ours is not None and other is not None:
+                rows.append(_standing_row(ours, other, pairs.of(ours, other)))
+        if rows:
+            if title:
+                yield title
+            header = ["corpus, type", "best of ours", "best other, measured here", "difference"]
+            yield f"### {question.title}\n\n" + table([*header, "95 %", "p", ""], rows)
+            title = ""
+
+
+def _standing_row(ours: Line, other: Line, test: Mapping[str, Any]) -> list[str]:
+    difference = (ours.strict_f or 0.0) - (other.strict_f or 0.0)
+    interval, p_value = test.get("interval"), test.get("p_value")
+    if p_value is not None and p_value >= _SURE:
+        verdict = "not told apart"
+    else:
         verdict = "ahead" if difference > 0 else "**behind**" if difference < 0 else "level"
-        rows.append(
-            [
-                f"{ours.corpus} {ours.type}",
-                f"{ours.system}, {_percent(ours.strict_f)}",
-                f"{other.system}, {_percent(other.strict_f)}",
-                f"{difference:+.2f}",
-                verdict,
-            ]
-        )
-    if not rows:
-        return ""
-    header = ["corpus, type", "best of ours", "best other, measured here", "difference", ""]
-    return "## Where ours stands\n\n" + _table(header, rows)
+    return [
+        f"{ours.corpus} {ours.type}",
+        f"{ours.system}, {percent(ours.strict_f)}",
+        f"{other.system}, {percent(other.strict_f)}",
+        signed(difference),
+        UNDEFINED if interval is None else " to ".join(f"{100 * x:+.1f}" for x in interval),
+        UNDEFINED if p_value is None else f"{p_value:.3f}",
+        verdict,
+    ]
 
 
-def _corpora(results: Sequence[Mapping[str, Any]], lines: Sequence[_Line]) -> Iterator[str]:
-    for file in dict.fromkeys(result["file"] for result in results):
-        of_file = [result for result in results if result["file"] == file]
-        here = [line for line in lines if line.result["file"] == file]
-        names = dict.fromkeys(line.corpus for line in here)
-        first = of_file[0]
-        named = "named" if first["name_corpus"] else "not named"
-        yield (
-            f"## {', '.join(names) or file}\n\nFile `{file}`, view {first['view']}, corpus {named} "
-            "in instructions.\n"
-        )
-        if here:
-            yield _measured(here)
-        failed = [result for result in of_file if result["status"] != OK]
-        if failed:
-            rows = [[r["system"]["name"], r["status"], _cell(r["reason"])] for r in failed]
-            yield _table(["not measured", "", "reason"], rows)
-        unmapped = {
-            result["system"]["name"]: result["unmapped_labels"]
-            for result in of_file
-            if result.get("unmapped_labels")
-        }
-        for name, labels in unmapped.items():
+def _corpora(results: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> Iterator[str]:
+    """A section per corpus: its files as they were asked, then what others have published."""
+    for corpus in sorted({line.corpus for line in lines}):
+        yield f"## {corpus}\n"
+        own = [line for line in lines if line.corpus == corpus]
+        for question in questions(own):
+            asked = [line for line in own if line.question == question]
+            for file in sorted({line.key.file for line in asked}):
+                yield f"### {question.title}: `{file}`\n"
+                yield _measured([line for line in asked if line.key.file == file])
+                yield from _unmapped(results, file)
+        yield published_section(corpus)
+
+
+def _unmapped(results: Sequence[Mapping[str, Any]], file: str) -> Iterator[str]:
+    for result in results:
+        if result["file"] == file and (labels := result.get("unmapped_labels")):
             told = ", ".join(f"{label} ({n})" for label, n in labels.items())
+            name = result["system"]["name"]
             yield f"{name} also predicted labels that its label map leaves out: {told}.\n"
-        for name in names:
-            yield _published(name)
 
 
-def _measured(lines: Sequence[_Line]) -> str:
+def _measured(lines: Sequence[Line]) -> str:
     others = [
         name for name in SCALES if name != "strict" and any(name in line.scales for line in lines)
     ]
     header = ["system", "type", "gold", "P", "R", "F1", "95 %", *(f"F1 {name}" for name in others)]
     rows = []
-    for line in sorted(lines, key=lambda line: (line.corpus, line.type, -(line.strict_f or 0))):
+    for line in sorted(
+        lines, key=lambda line: (line.type == ALL, line.type, -(line.strict_f or 0))
+    ):
         strict = line.scales["strict"]
         interval = strict["f_interval"]
         rows.append(
@@ -229,149 +229,99 @@ def _measured(lines: Sequence[_Line]) -> str:
                 line.system + (_SEEN if line.is_seen else ""),
                 line.type,
                 str(line.gold),
-                *(_percent(strict[key]) for key in ("p", "r", "f")),
+                *(percent(strict[key]) for key in ("p", "r", "f")),
                 UNDEFINED if interval is None else "–".join(f"{100 * x:.1f}" for x in interval),
-                *(_percent(line.f(name)) for name in others),
+                *(percent(line.f(name)) for name in others),
             ]
         )
     told = "; ".join(f"{name}: {SCALES[name].description}" for name in others)
-    return _table(header, rows) + (f"\nOther scales: {told}.\n" if told else "")
+    return table(header, rows) + (f"\nOther scales: {told}.\n" if told else "")
 
 
-def _published(corpus: str) -> str:
-    data = json.loads((files("spacy_vaner.evaluation") / "published.json").read_text("utf8"))
+def _across(lines: Sequence[Line]) -> str:
+    """Trained on one corpus, tested on all: a matrix per way of asking and type."""
+    trained = [
+        line for line in lines if len(line.result["system"]["trained_on"]) == 1 and line.type != ALL
+    ]
+    parts = []
+    for question in questions(trained):
+        asked = [line for line in trained if line.question == question]
+        matrices = [
+            _matrix(type, [line for line in asked if line.type == type])
+            for type in sorted({line.type for line in asked})
+        ]
+        if any(matrices):
+            parts.append(f"### {question.title}\n\n" + "\n".join(filter(None, matrices)))
+    introduction = (
+        "## Across corpora\n\nStrict F1 of systems that were trained on one corpus each; **bold**: "
+        "on the corpus that the system was trained on.\n\n"
+    )
+    return introduction + "\n".join(parts) if parts else ""
+
+
+def _matrix(type: str, lines: Sequence[Line]) -> str:
+    """Empty for a type that one corpus alone has."""
+    columns = sorted({line.corpus for line in lines})
+    if len(columns) < 2:
+        return ""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for line in lines:
+        source = line.result["system"]["trained_on"][0]
+        figure = percent(line.strict_f)
+        own = rows.setdefault((line.system, source), {})
+        own[line.corpus] = f"**{figure}**" if line.corpus == source else figure
+    return table(
+        [f"{type}: system", "trained on", *columns],
+        [
+            [name, source, *(cells.get(column, UNDEFINED) for column in columns)]
+            for (name, source), cells in rows.items()
+        ],
+    )
+
+
+def _leakage(folder: Path) -> Iterator[str]:
+    """What `leakage` counted, a file of it per training set."""
+    paths = sorted((folder / "leakage").glob("*.json"))
     rows = []
-    for table in data["tables"]:
-        for figure in table["figures"]:
-            if figure["corpus"] == corpus:
-                notes = [table.get("note"), figure.get("note")]
-                rows.append(
-                    [
-                        figure["system"],
-                        figure["type"],
-                        *(_plain(figure.get(key)) for key in ("p", "r", "f")),
-                        table["scale"],
-                        "; ".join([table["source"], *filter(None, notes)]),
-                    ]
-                )
+    for path in paths:
+        for corpus, leak in read_json(path).items():
+            names = leak["types"].values()
+            mentions, seen = (
+                sum(own[key] for own in names) for key in ("mentions", "mentions_seen")
+            )
+            rows.append(
+                [
+                    path.stem,
+                    corpus,
+                    f"{leak['documents_with_pmid_seen']} of {leak['documents']:,}",
+                    f"{leak['sentences_seen']} of {leak['sentences']:,}",
+                    f"{percent(seen / mentions if mentions else None)} % of {mentions:,}",
+                ]
+            )
+    if rows:
+        header = ["training data", "corpus", "documents, by PMID", "sentences of 8 words or more"]
+        yield (
+            "## What training data holds of these texts\n\nCounted by `python -m spacy vaner "
+            "leakage`. A name that occurs in both is no leak; it says how much can be known by "
+            "heart.\n\n" + table([*header, "mentions whose name is known"], rows)
+        )
+
+
+def _not_measured(results: Sequence[Mapping[str, Any]]) -> str:
+    """Systems that are missing or failed, and why: a row per system and reason."""
+    files_of: dict[tuple[str, str, str], list[str]] = {}
+    for result in results:
+        if result["status"] != OK:
+            key = (result["system"]["name"], result["status"], cell(result["reason"]))
+            files_of.setdefault(key, []).append(result["file"].removesuffix(".spacy"))
+    n_files = len({result["file"] for result in results})
+    rows = [
+        [name, status, "all" if len(found) == n_files else ", ".join(found), reason]
+        for (name, status, reason), found in files_of.items()
+    ]
     if not rows:
         return ""
-    header = ["published, not measured here", "type", "P", "R", "F1", "scale", "source"]
-    used = {row[5] for row in rows}
-    told = "; ".join(f"{name}: {what}" for name, what in data["scales"].items() if name in used)
-    return _table(header, rows) + f"\nScales of the published figures: {told}.\n"
-
-
-def _across(lines: Sequence[_Line]) -> str:
-    """Trained on one corpus, tested on all: a matrix per type."""
-    parts = []
-    trained = [
-        line
-        for line in lines
-        if len(line.result["system"]["trained_on"]) == 1 and line.type != _ALL
-    ]
-    for type in sorted({line.type for line in trained}):
-        own = [line for line in trained if line.type == type]
-        columns = list(dict.fromkeys(line.corpus for line in own))
-        if len(columns) < 2:
-            continue
-        table: dict[tuple[str, str], dict[str, str]] = {}
-        for line in own:
-            source = line.result["system"]["trained_on"][0]
-            table.setdefault((line.system, source), {})[line.corpus] = _percent(line.strict_f)
-        rows = [
-            [name, source, *(cells.get(column, UNDEFINED) for column in columns)]
-            for (name, source), cells in table.items()
-        ]
-        parts.append(_table([f"{type}: system", "trained on", *columns], rows))
-    return "## Across corpora\n\nStrict F1.\n\n" + "\n".join(parts) if parts else ""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Medians over the rounds of a system. ratio: of words/s to the baseline's, round by round."""
-
-    name: str
-    ratio: float | None
-    figures: Mapping[str, float | None]
-    reason: str | None
-    facts: Mapping[str, Any]
-
-
-_SPEED_KEYS = (
-    "words_per_s",
-    "documents_per_s",
-    "single_words_per_s",
-    "single_documents_per_s",
-    "start_up_s",
-    "peak_memory_bytes",
-    "size_bytes",
-)
-
-
-def read_speeds(folder: Path) -> list[Speed]:
-    """The speeds of a benchmark, fastest first, those that could not be measured last."""
-    found = [read_json(path) for path in sorted((folder / "speed").glob("*.json"))]
-    found = [one for one in found if one.get("rounds")]
-    baseline: list[dict[str, Any]] = next(
-        (one["rounds"] for one in found if one["system"]["kind"] == "cnn"), []
-    )
-    speeds = []
-    for one in found:
-        good = [each for each in one["rounds"] if each["status"] == OK]
-        ratios = [
-            own["words_per_s"] / base["words_per_s"]
-            for own, base in zip(one["rounds"], baseline, strict=False)
-            if own["status"] == base["status"] == OK
-        ]
-        speeds.append(
-            Speed(
-                one["system"]["name"],
-                median(ratios) if ratios else None,
-                {key: _median(each[key] for each in good) for key in _SPEED_KEYS},
-                None if good else one["rounds"][-1]["reason"],
-                {**(good[0] if good else {}), "rounds": len(good)},
-            )
-        )
-    return sorted(speeds, key=lambda speed: -(speed.figures["words_per_s"] or 0))
-
-
-def _speed(folder: Path) -> str:
-    speeds = read_speeds(folder)
-    if not speeds:
-        return ""
-    rows = []
-    for speed in speeds:
-        f = speed.figures
-        if speed.reason is not None:
-            rows.append([speed.name, *[UNDEFINED] * 7, _cell(speed.reason)])
-            continue
-        rows.append(
-            [
-                speed.name,
-                _rounded(f["words_per_s"]),
-                UNDEFINED if speed.ratio is None else f"{speed.ratio:.3f}",
-                _rounded(f["documents_per_s"], 1),
-                _rounded(f["single_documents_per_s"], 1),
-                _rounded(f["start_up_s"], 1),
-                _megabytes(f["peak_memory_bytes"]),
-                _megabytes(f["size_bytes"]),
-                "",
-            ]
-        )
-    header = ["system", "words/s", "× spaCy's CNN", "documents/s", "documents/s, one by one"]
-    header += ["start-up, s", "peak memory, MB", "on disk, MB", ""]
-    facts = next((speed.facts for speed in speeds if speed.reason is None), None)
-    told = ""
-    if facts is not None:
-        told = (
-            f"Each system in a process of its own with {facts['threads']} thread(s), after a "
-            f"warm-up; {facts['documents']} documents ({facts['words']:,} words); medians of "
-            f"{facts['rounds']} round(s) in which the systems take turns; "
-            f"{facts['versions']['machine']}. A vaner_ner that asks per type reads the text once "
-            "for each of its types.\n\n"
-        )
-    return "## Speed and memory\n\n" + told + _table(header, rows)
+    return "## Not measured\n\n" + table(["system", "", "files", "reason"], rows)
 
 
 def _made_with(results: Sequence[Mapping[str, Any]]) -> str:
@@ -385,97 +335,5 @@ def _made_with(results: Sequence[Mapping[str, Any]]) -> str:
     return f"## Made with\n{told}\n{packages}; seed of the intervals: {', '.join(seeds)}.\n"
 
 
-def draw(folder: Path) -> None:
-    """Draw F1 and speed as PNG. RAISES VanerError: VE462, matplotlib is missing."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        install = "spacy_vaner[benchmark]"
-        message = Messages.VE462.format(package="matplotlib", install=install, reason=error)
-        raise VanerError(message) from error
-
-    def save(figure: Figure, name: str) -> None:
-        FigureCanvasAgg(figure)
-        # Without the date and version of the drawing library, the same figures give the same file.
-        figure.savefig(folder / name, dpi=100, metadata={"Software": None})
-
-    lines = [line for line in _lines(read_folder(folder)) if line.strict_f is not None]
-    panels = list(dict.fromkeys((_file(line), line.corpus, line.type) for line in lines))
-    if panels:
-        n_rows = math.ceil(len(panels) / 3)
-        figure = Figure(figsize=(12, 1 + 2.4 * n_rows), layout="constrained")
-        for number, panel in enumerate(panels, start=1):
-            own = [line for line in lines if (_file(line), line.corpus, line.type) == panel]
-            own.sort(key=_f)
-            axes = figure.add_subplot(n_rows, 3, number)
-            axes.set_title(f"{panel[1]} {panel[2]}", fontsize=9)
-            axes.barh(
-                [line.system for line in own],
-                [100 * _f(line) for line in own],
-                xerr=_errors(own),
-                color=["tab:blue" if line.is_ours else "tab:gray" for line in own],
-            )
-            axes.set_xlim(0, 100)
-            axes.tick_params(labelsize=7)
-        save(figure, F1_PLOT)
-    speeds = [speed for speed in reversed(read_speeds(folder)) if speed.reason is None]
-    if speeds:
-        figure = Figure(figsize=(8, 1 + 0.35 * len(speeds)), layout="constrained")
-        axes = figure.add_subplot()
-        values = [speed.figures["words_per_s"] or 0.0 for speed in speeds]
-        axes.barh([speed.name for speed in speeds], values, color="tab:gray")
-        axes.set_xscale("log")
-        axes.set_xlabel("words/s")
-        axes.tick_params(labelsize=7)
-        save(figure, SPEED_PLOT)
-
-
-def _errors(lines: Sequence[_Line]) -> list[list[float]]:
-    """Distances from F1 down and up to the bounds of its interval."""
-    bounds = [line.scales["strict"]["f_interval"] or (_f(line), _f(line)) for line in lines]
-    down = [max(0.0, 100 * (_f(line) - low)) for line, (low, _) in zip(lines, bounds, strict=True)]
-    up = [max(0.0, 100 * (high - _f(line))) for line, (_, high) in zip(lines, bounds, strict=True)]
-    return [down, up]
-
-
 def _plot(folder: Path, name: str, text: str) -> str:
     return f"![{text}]({name})\n" if (folder / name).is_file() else ""
-
-
-def _f(line: _Line) -> float:
-    return line.strict_f or 0.0
-
-
-def _file(line: _Line) -> str:
-    return str(line.result["file"])
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _percent(figure: float | None) -> str:
-    return UNDEFINED if figure is None else f"{100 * figure:.2f}"
-
-
-def _plain(figure: float | None) -> str:
-    return UNDEFINED if figure is None else f"{figure:.2f}"
-
-
-def _rounded(figure: float | None, digits: int = 0) -> str:
-    return UNDEFINED if figure is None else f"{figure:,.{digits}f}"
-
-
-def _megabytes(n_bytes: float | None) -> str:
-    return UNDEFINED if n_bytes is None else f"{n_bytes / 1e6:,.1f}"
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None

@@ -10,11 +10,13 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 from spacy_vaner.errors import Messages
 from spacy_vaner.evaluation.documents import GoldDocument, GoldFile
+from spacy_vaner.evaluation.paired import write_counts
 from spacy_vaner.evaluation.predictions import PredictedDocument, write_predictions
 from spacy_vaner.evaluation.result import versions
 from spacy_vaner.evaluation.scales import SCALES
@@ -31,7 +33,8 @@ def run_predictions(job: Mapping[str, Any]) -> None:
     """Predict the files of a job and score them, each file's outcome in a JSON file.
 
     job: `system` (SystemSpec.to_dict), `view`, `name_corpus`, `seed`, `resamples`, `files`, a list
-        of {"file", "predictions", "result"}: paths.
+        of {"file", "predictions", "result"}: paths; with "counts", strict counts per document are
+        kept there, for paired tests.
     """
     spec = SystemSpec.from_dict(job["system"])
     try:
@@ -53,7 +56,8 @@ def run_predictions(job: Mapping[str, Any]) -> None:
 
 
 def _predict_file(system: System, paths: Mapping[str, str], job: Mapping[str, Any]) -> Any:
-    documents = list(_documents(Path(paths["file"]), system))
+    numbered = list(_documents(Path(paths["file"]), system))
+    documents = [(document, types) for _, document, types in numbered]
     questions = [
         question_of(document, view=job["view"], name_corpus=job["name_corpus"], types=types)
         for document, types in documents
@@ -69,6 +73,9 @@ def _predict_file(system: System, paths: Mapping[str, str], job: Mapping[str, An
         for (document, types), spans in zip(documents, answers, strict=True)
     ]
     write_predictions(Path(paths["predictions"]), predicted)
+    if "counts" in paths:
+        numbers = [number for number, *_ in numbered]
+        write_counts(Path(paths["counts"]), zip(numbers, predicted, strict=True))
     unmapped = {
         label: n - before.get(label, 0)
         for label, n in sorted(system.unmapped.items())
@@ -85,15 +92,18 @@ def _predict_file(system: System, paths: Mapping[str, str], job: Mapping[str, An
     }
 
 
-def _documents(path: Path, system: System) -> Iterator[tuple[GoldDocument, tuple[str, ...]]]:
-    """Documents that are annotated completely for a type that the system knows."""
+def _documents(path: Path, system: System) -> Iterator[tuple[int, GoldDocument, tuple[str, ...]]]:
+    """Documents that are annotated completely for a type that the system knows.
+
+    With their numbers in the file, which are the same for every system.
+    """
     from spacy_vaner.corpora.docbins import make_vocab
 
-    for document in GoldFile(path).read(make_vocab()):
+    for number, document in enumerate(GoldFile(path).read(make_vocab())):
         known = document.gold.types
         types = tuple(type for type in known if system.types is None or type in system.types)
         if types:
-            yield document, types
+            yield number, document, types
 
 
 def question_of(
@@ -157,7 +167,8 @@ def _scores(
                 n_discontinuous[mention.type] = n_discontinuous.get(mention.type, 0) + 1
 
     def to_dict(counts: list[Counts], n: int) -> dict[str, Any]:
-        return Score.of(counts, n_discontinuous=n, seed=seed, n_resamples=n_resamples).to_dict()
+        score = Score.of(counts, n_discontinuous=n, seed=seed, n_resamples=n_resamples)
+        return {key: _rounded(value) for key, value in score.to_dict().items()}
 
     scores = {"micro": to_dict(per_document, sum(n_discontinuous.values()))}
     types = {
@@ -166,6 +177,13 @@ def _scores(
         if type != ANY_TYPE
     }
     return {**scores, **({"types": types} if types else {})}
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits of a share are more than 95 % of 10,000 mentions can tell."""
+    if isinstance(value, tuple):
+        return [round(bound, 6) for bound in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def run_speed(job: Mapping[str, Any]) -> None:
@@ -215,14 +233,12 @@ def _measure(system: System, job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first(paths: Iterable[str], n: int) -> Iterator[GoldDocument]:
+    """The first documents, the files taking turns, so that no corpus stands for all."""
     from spacy_vaner.corpora.docbins import make_vocab
 
-    for path in paths:
-        for document in GoldFile(Path(path)).read(make_vocab()):
-            if n == 0:
-                return
-            n -= 1
-            yield document
+    files = [GoldFile(Path(path)).read(make_vocab()) for path in paths]
+    turns = chain.from_iterable(zip_longest(*files))
+    yield from islice((document for document in turns if document is not None), n)
 
 
 def _seconds(system: System, calls: Iterable[list[Question]]) -> float:
@@ -259,7 +275,7 @@ def _listed(types: frozenset[str] | None) -> str:
 
 def _write(path: Path, outcome: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(outcome, indent=1, ensure_ascii=False) + "\n").encode("utf8"))
+    write_whole(path, (json.dumps(outcome, ensure_ascii=False) + "\n").encode("utf8"))
 
 
 def main(job_path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from spacy_vaner.errors import VanerError
 from spacy_vaner.evaluation.benchmark import Benchmark, Settings, read_json, slug, write_json
 from spacy_vaner.evaluation.documents import GoldFile
 from spacy_vaner.evaluation.predictions import pair_with_gold
-from spacy_vaner.evaluation.report import build_report, read_speeds, write_report
-from spacy_vaner.evaluation.systems.base import SystemSpec
+from spacy_vaner.evaluation.report import build_report, write_report
+from spacy_vaner.evaluation.speeds import read_speeds
+from spacy_vaner.evaluation.systems import load_system
+from spacy_vaner.evaluation.systems.base import System, SystemSpec
 from spacy_vaner.evaluation.worker import run_predictions, run_speed
 from tests.support.gold_documents import gold_document
 
@@ -38,9 +41,10 @@ def write_file(path: Path, corpus: str = "BC5CDR", types: Sequence[str] = ("Dise
     return path
 
 
-@pytest.fixture
-def ruler(tmp_path: Path) -> SystemSpec:
+@pytest.fixture(scope="module")
+def ruler(tmp_path_factory: pytest.TempPathFactory) -> SystemSpec:
     """Finds Aspirin and pain, not Zinc, and something of a label without a type."""
+    folder = tmp_path_factory.mktemp("ruler")
     nlp = spacy.blank("en")
     patterns = [
         {"label": "CHEM", "pattern": "Aspirin"},
@@ -48,9 +52,23 @@ def ruler(tmp_path: Path) -> SystemSpec:
         {"label": "ODD", "pattern": "cure"},
     ]
     nlp.add_pipe("entity_ruler").add_patterns(patterns)
-    nlp.to_disk(tmp_path / "ruler")
+    nlp.to_disk(folder)
     label_map = {"CHEM": "Chemical", "Disease": "Disease"}
-    return SystemSpec("ruler", "spacy", str(tmp_path / "ruler"), label_map, note="by hand")
+    return SystemSpec("ruler", "spacy", str(folder), label_map, note="by hand")
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch: pytest.MonkeyPatch, ruler: SystemSpec) -> None:
+    """The worker of this process gets the ruler without reading it each time."""
+    monkeypatch.setattr(
+        "spacy_vaner.evaluation.worker.load_system",
+        lambda spec: _loaded(spec.where) if spec.where == ruler.where else load_system(spec),
+    )
+
+
+@lru_cache
+def _loaded(where: str) -> System:
+    return load_system(SystemSpec("", "spacy", where, {"CHEM": "Chemical", "Disease": "Disease"}))
 
 
 def job(spec: SystemSpec, files: Sequence[Path], folder: Path) -> dict[str, Any]:
@@ -216,7 +234,9 @@ def test_the_report_tells_ours_from_others_and_measured_from_published(
     # No prediction: precision is undefined, recall is not.
     assert "| ours | Disease | 2 | 0.00 | 0.00 | 0.00 |" in report
     # The rival that saw the test split is not what ours is compared with.
-    assert "| BC5CDR Disease | ours, 0.00 | other, 100.00 | -100.00 | **behind** |" in report
+    assert (
+        "| BC5CDR Disease | ours, 0.00 | other, 100.00 | -100.00 | – | – | **behind** |" in report
+    )
     assert "| VANER | Disease | 86.70 | 88.83 | 87.76 | lenient |" in report
     assert "| SciSpacy 0.5.4 en_ner_bc5cdr_md | all | – | – | 84.28 | scispacy |" in report
     assert "labels that its label map leaves out: ODD (1)" in report
@@ -236,8 +256,8 @@ def test_systems_of_one_corpus_each_make_a_matrix(tmp_path: Path, ruler: SystemS
             write_json(path, {**frame, "name_corpus": True, "command": None, **outcome})
     report = build_report(tmp_path / "out")
     assert "| Disease: system | trained on | BC5CDR | NCBI-disease |" in report
-    assert "| of BC5CDR | BC5CDR | 100.00 | 100.00 |" in report
-    assert "| of NCBI-disease | NCBI-disease | 66.67 | 66.67 |" in report  # Chemical
+    assert "| of BC5CDR | BC5CDR | **100.00** | 100.00 |" in report
+    assert "| of NCBI-disease | NCBI-disease | 66.67 | **66.67** |" in report  # Chemical
 
 
 def test_no_gold_mention_gives_no_figure(tmp_path: Path, ruler: SystemSpec) -> None:
@@ -267,7 +287,7 @@ def test_plots_are_the_same_for_the_same_results(tmp_path: Path, ruler: SystemSp
 
 
 @pytest.mark.parametrize(
-    "folder", sorted(SAMPLE_REPORT.parent.glob("benchmark-*")), ids=lambda path: path.name
+    "folder", sorted(SAMPLE_REPORT.parent.glob("benchmark*")), ids=lambda path: path.name
 )
 def test_the_committed_report_is_that_of_the_committed_results(folder: Path) -> None:
     assert build_report(folder) == (folder / "report.md").read_text("utf8")
@@ -275,7 +295,7 @@ def test_the_committed_report_is_that_of_the_committed_results(folder: Path) -> 
 
 def test_a_figure_over_fewer_types_is_marked_and_not_compared() -> None:
     report = build_report(SAMPLE_REPORT)
-    assert "| vaner | 5.52 | 2.56 | – | – | 4.02* |" in report
+    assert "| vaner | **5.52** | 2.56 | – | – | 4.02* |" in report
     assert "| sample.dev Disease | vaner, 2.56 |" in report
     assert "| sample.dev all | vaner" not in report
 
@@ -318,3 +338,50 @@ def test_vectors_are_found_whatever_the_case(tmp_path: Path) -> None:
             pytest.importorskip("gensim")
         with pytest.raises(VanerError, match="VE475"):
             write_spacy_vectors(tmp_path / name, tmp_path / "nlp", words=words)
+
+
+def test_a_round_with_a_new_system_is_measured_again_for_all(
+    tmp_path: Path, ruler: SystemSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    missing: set[str] = set()
+
+    def measure(self: Benchmark, spec: SystemSpec) -> dict[str, Any]:
+        measured.append(spec.name)
+        return {"status": "missing" if spec.name in missing else "ok", "reason": "no weights"}
+
+    monkeypatch.setattr(Benchmark, "_measure_once", measure)
+    monkeypatch.setattr(Benchmark, "_predict", lambda *arguments: None)
+    file = write_file(tmp_path / "a.dev.spacy")
+    first, second = (SystemSpec(**{**ruler.to_dict(), "name": name}) for name in ("one", "two"))
+
+    def run(*specs: SystemSpec) -> list[str]:
+        measured.clear()
+        Benchmark(specs, [file], tmp_path / "out", Settings(speed_rounds=2)).run()
+        return [name for name in measured if "CNN" not in name]
+
+    assert run(first) == ["one", "one"]
+    assert run(first) == []
+    missing.add("two")
+    assert run(first, second) == ["two", "two"]  # asked again, but nothing to be compared with
+    missing.clear()
+    assert run(first, second) == ["two", "one", "two", "one"]
+    assert run(first, second) == []
+
+
+def test_the_files_take_turns_where_speed_is_measured(tmp_path: Path) -> None:
+    from spacy_vaner.evaluation.worker import _first
+
+    files = [str(write_file(tmp_path / f"{name}.dev.spacy", name)) for name in ("A", "B")]
+    assert [each.corpus for each in _first(files, 3)] == ["A", "B", "A"]
+    assert len(list(_first(files, 9))) == 4
+
+
+def test_json_is_one_object_of_plain_values_a_line() -> None:
+    values: dict[str, Any] = {"a": {"b": 1, "c": [1, 2]}, "d": [{"e": "f"}, {"g": None}], "h": []}
+    from spacy_vaner.evaluation.benchmark import _dumps
+
+    text = _dumps(values)
+    assert json.loads(text) == values
+    assert ' "a": {"b": 1, "c": [1, 2]},' in text.splitlines()
+    assert '  {"e": "f"},' in text.splitlines()
