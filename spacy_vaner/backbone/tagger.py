@@ -29,6 +29,7 @@ from .adapters import Adapter, AdapterList
 from .attention import ENCODERS, first_position, forward_arguments, self_check
 from .device import choose_device, choose_precision
 from .joint import Asked, JointHead
+from .llama import LlamaShape, make_llama
 from .pretrained import (
     DecoderConfig,
     checkpoint_layers,
@@ -39,7 +40,6 @@ from .pretrained import (
     load_pretrained,
     longest_input,
     position_fingerprint,
-    small_llama_config,
     weights_fingerprint,
 )
 from .settings import (
@@ -354,6 +354,7 @@ def build_tagger(
     """
     check_trainable(settings, adapter)
     reference = None
+    make_decoder: Callable[[], nn.Module]
     if isinstance(settings, HFBackbone):
         folder = find_backbone(settings)
         tokenizer = tokenizer or SubwordTokenizer.from_folder(folder)
@@ -362,8 +363,8 @@ def build_tagger(
         make_decoder = partial(load_pretrained, folder, settings)
     else:
         tokenizer = tokenizer or _small_llama_tokenizer(settings, texts)
-        config = small_llama_config(settings, tokenizer.n_tokens)
-        make_decoder = partial(fresh_decoder, config, settings.attn_implementation)
+        shape = LlamaShape.of(settings, tokenizer.n_tokens)
+        make_decoder = partial(make_llama, shape, settings.attn_implementation)
     tagger = _assemble(
         make_decoder,
         tokenizer=tokenizer,
@@ -624,17 +625,19 @@ def _stored_tokenizer(
 def _stored_decoder(
     description: Mapping[str, Any], settings: Backbone, tokenizer: SubwordTokenizer
 ) -> Callable[[], nn.Module]:
-    """How to make the decoder of a tagger that stores its backbone."""
+    """How to make the decoder of a tagger that stores its backbone.
+
+    What has been tuned as transformers computes it goes on so; else our own LLaMA takes over.
+    """
     if isinstance(settings, SmallLlama):
-        config = small_llama_config(settings, tokenizer.n_tokens)
-    else:
-        config = _saved_config(description)
-    return partial(fresh_decoder, config, settings.attn_implementation)
-
-
-def _saved_config(description: Mapping[str, Any]) -> DecoderConfig:
+        shape = LlamaShape.of(settings, tokenizer.n_tokens)
+        return partial(make_llama, shape, settings.attn_implementation)
     try:
-        return config_from_json(description["backbone_config"])
+        saved = description["backbone_config"]
+        plain = LlamaShape.from_config(saved) if isinstance(settings, Pretrained) else None
+        if plain is not None:
+            return partial(make_llama, plain, settings.attn_implementation)
+        return partial(fresh_decoder, config_from_json(saved), settings.attn_implementation)
     except (KeyError, TypeError, ValueError) as error:
         raise VanerError(Messages.VE131.format(file=_DESCRIPTION, error=repr(error))) from None
 

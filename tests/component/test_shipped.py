@@ -113,6 +113,33 @@ def all_predictions(nlp: Language) -> list[Any]:
     return [predictions(doc) for doc in nlp.pipe(texts(nlp))]
 
 
+# First use
+
+
+def test_predicting_imports_neither_transformers_nor_peft(shipped_path: Path) -> None:
+    """As where spacy-transformers, whose factory imports transformers, is not installed."""
+    settings = merge(
+        TINY,
+        {"model": {"backbone": {"@misc": "spacy-vaner.pretrained.v1", "name": str(shipped_path)}}},
+    )
+    code = f"""
+import importlib.metadata, json, sys
+import catalogue
+class Others:
+    def select(self, *, group):
+        points = importlib.metadata.entry_points(group=group)
+        return [point for point in points if not point.value.startswith("spacy_transformers")]
+catalogue.AVAILABLE_ENTRY_POINTS = Others()
+import spacy
+nlp = spacy.blank("en")
+nlp.add_pipe("vaner_ner", config=json.loads({json.dumps(json.dumps(settings))}))
+assert nlp({TEXT!r}).ents
+heavy = {{"transformers", "peft", "onnx"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 # The folder
 
 
