@@ -15,6 +15,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is in requirements-dev.txt")
 playwright = pytest.importorskip("playwright.sync_api", reason="it is in requirements-dev.txt")
 
 from spacy_vaner.annotation.server.bodies import ServerLimits
+from spacy_vaner.model import get_tagger
 from tests.support.serving import MODEL, serving
 
 CHROMIUM = next(
@@ -263,8 +264,29 @@ def test_a_refusal_is_shown_as_the_server_says_it(open_page, served):
     assert page.inner_text("#error") == "There is no text to read."
     page.fill("#text", TEXT)
     page.click("#find")
-    page.wait_for_function("document.getElementById('error').textContent.includes('VE022')")
+    page.wait_for_selector("#error:has-text('VE022')")
     assert page.is_hidden("#result") and page.inner_text("#status") == ""
+
+
+def test_types_that_are_known_are_offered_and_new_ones_told(open_page, pipeline):
+    def load():
+        nlp = spacy.load(pipeline)
+        get_tagger(nlp.get_pipe("vaner_ner").model).known_types = ("Gene", "Chemical", "Metal")
+        return nlp
+
+    with serving(load, LIMITS) as address:
+        page = open_page(address)
+        ticks = page.query_selector_all("#ticks input")
+        offered = [(tick.input_value(), tick.is_checked()) for tick in ticks]
+        assert offered == [("Chemical", True), ("Gene", True), ("Metal", False)]
+        page.check("#ticks input >> nth=2")
+        find(page)
+        assert page.is_hidden("#fresh")
+        page.fill("#new-type", "<i>Ion")
+        page.click("#add")
+        page.click("#find")
+        page.wait_for_selector("#fresh:not([hidden])")
+        assert page.inner_text("#fresh").endswith("trained for it: <i>Ion")
 
 
 def test_a_server_that_is_gone_is_told(open_page, load):

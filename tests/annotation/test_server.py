@@ -22,6 +22,7 @@ from spacy_vaner.annotation.document import Document, whole
 from spacy_vaner.annotation.server.batches import Batches, Closed, Failed
 from spacy_vaner.annotation.server.bodies import ServerLimits
 from spacy_vaner.errors import VanerError
+from spacy_vaner.model import get_tagger
 from tests.support.serving import MODEL, serving
 
 LIMITS = ServerLimits(body_bytes=60_000, documents=20, characters=20_000, types=3, waiting=64)
@@ -203,7 +204,19 @@ def test_health_and_types(client):
         "model": MODEL,
         "types": ["Chemical", "Gene"],
         "takes_types": True,
+        "known_types": None,
     }
+
+
+def test_what_the_tagger_was_trained_for_is_told(pipeline):
+    def load():
+        nlp = spacy.load(pipeline)
+        get_tagger(nlp.get_pipe("vaner_ner").model).known_types = ("Gene", "Metal")
+        return nlp
+
+    with serving(load, LIMITS) as address:
+        told = httpx.get(f"{address}/types").json()
+    assert (told["types"], told["known_types"]) == (["Chemical", "Gene"], ["Gene", "Metal"])
 
 
 # Refusals

@@ -106,12 +106,18 @@ def test_it_serves_says_nothing_of_texts_and_ends_when_it_is_told(pipeline):
     not (shipped.FOLDER / shipped.DEFAULT_NAME).is_dir(), reason="the package carries no tagger"
 )
 def test_without_a_model_the_tagger_of_the_package_is_served():
-    with started(None) as (_, address), httpx.Client(base_url=address, timeout=60) as client:
-        known = client.get("/types").json()
-        assert known["takes_types"] and "Gene" in known["types"]
-        answer = client.post("/annotate?types=Gene", json={"text": "mutations in BRCA1"}).json()
-        assert answer["documents"][0]["ents"] == [[13, 18, "Gene", "BRCA1"]]
-        assert answer["model"] == known["model"] == client.get("/health").json()["model"]
+    with started(None) as (process, address):
+        with httpx.Client(base_url=address, timeout=60) as client:
+            known = client.get("/types").json()
+            assert known["takes_types"] and "Gene" in known["types"]
+            assert set(known["types"]) <= set(known["known_types"])
+            document = {"text": "mutations in BRCA1"}
+            answer = client.post("/annotate?types=Gene", json=document).json()
+            assert answer["documents"][0]["ents"] == [[13, 18, "Gene", "BRCA1"]]
+            assert answer["model"] == known["model"] == client.get("/health").json()["model"]
+            client.post("/annotate?types=secretly", json=document)
+        process.terminate()
+        assert "secretly" not in process.communicate(timeout=60)[0]
 
 
 def test_a_package_without_a_tagger_asks_for_a_model(tmp_path, monkeypatch):

@@ -115,7 +115,12 @@ def make_app(batches: Batches, limits: ServerLimits) -> FastAPI:
     async def types() -> Types:
         """The types that are asked, and whether others can be."""
         served = batches.pipeline
-        return Types(model=served.name, types=[*served.types], takes_types=served.takes_types)
+        return Types(
+            model=served.name,
+            types=[*served.types],
+            takes_types=served.takes_types,
+            known_types=None if served.known_types is None else [*served.known_types],
+        )
 
     for path, (name, media_type) in _FILES.items():
         app.get(path, include_in_schema=False)(_sender((_PAGE / name).read_bytes(), media_type))
@@ -338,6 +343,8 @@ def serve(
         limits=Limits(document_characters=limits.characters),
         gpu=gpu,
     )
+    # A new type is told on the page; who sends what is not for the log.
+    warnings.filterwarnings("ignore", message="VW041", category=VanerWarning)
     with _listen(host, port) as listener:
         if host not in _LOOPBACK:
             warnings.warn(Messages.VW750.format(host=host), VanerWarning, stacklevel=2)

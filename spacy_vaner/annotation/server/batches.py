@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,14 @@ class Pipeline:
 
     name: as `annotator.model_name` gives it.
     types: those that are asked where a request names none.
+    known_types: those that it was trained for; None where it does not say.
     takes_types: whether a request may name types and a corpus.
     """
 
     name: str
     types: tuple[str, ...]
     takes_types: bool
+    known_types: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,15 @@ def _describe(nlp: Language, model: str) -> Pipeline:
         writers = [name for name in nlp.pipe_names if "doc.ents" in nlp.get_pipe_meta(name).assigns]
         found = dict.fromkeys(label for name in writers for label in labels.get(name, ()))
         return Pipeline(model, tuple(found), takes_types=False)
-    types: dict[str, None] = {}
-    for name in vaner_names(nlp):
-        types.update(dict.fromkeys(nlp.get_pipe(name).types))  # type: ignore[attr-defined]
-    return Pipeline(model, tuple(types), takes_types=True)
+    components: list[Any] = [nlp.get_pipe(name) for name in vaner_names(nlp)]
+    known = [component.known_types for component in components]
+    return Pipeline(
+        model,
+        _joined(component.types for component in components),
+        takes_types=True,
+        known_types=None if None in known else _joined(known),
+    )
+
+
+def _joined(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in lists for name in names))

@@ -90,11 +90,16 @@ class Health(BaseModel):
 
 
 class Types(BaseModel):
-    """types: asked where a request names none. takes_types: whether a request may name some."""
+    """types: asked where a request names none. takes_types: whether a request may name some.
+
+    known_types: those that the pipeline was trained for, null where it does not say; of any other
+    little can be expected.
+    """
 
     model: str
     types: list[str]
     takes_types: bool
+    known_types: list[str] | None
 
 
 class Refusal(BaseModel):

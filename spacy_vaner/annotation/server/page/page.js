@@ -13,12 +13,15 @@ const at = (id) => document.getElementById(id);
 /** What was asked last and the answer to it; a change of the form does not change what is shown. */
 let answered = null;
 
+/** The types that the tagger was trained for; null where it does not say. */
+let known = null;
+
 /* The form */
 
 function addType(name, isTicked) {
-  for (const known of at("ticks").querySelectorAll("input")) {
-    if (known.value === name) {
-      known.checked = true;
+  for (const other of at("ticks").querySelectorAll("input")) {
+    if (other.value === name) {
+      other.checked = true;
       return;
     }
   }
@@ -89,6 +92,10 @@ async function start() {
   const served = await answer.json();
   at("model").textContent = served.model;
   served.types.forEach((name) => addType(name, true));
+  known = served.known_types;
+  if (known) {
+    known.filter((name) => !served.types.includes(name)).forEach((name) => addType(name, false));
+  }
   at("types").disabled = !served.takes_types;
 }
 
@@ -182,6 +189,10 @@ function show() {
   at("status").textContent =
     `${shown.length} ${shown.length === 1 ? "entity" : "entities"} found` +
     (hidden ? `, ${hidden} below the score` : "");
+  const fresh = known ? answered.settings.getAll("types").filter((type) => !known.includes(type)) : [];
+  at("fresh").hidden = !fresh.length;
+  at("fresh").textContent =
+    `New to this tagger, expect little before it is trained for it: ${fresh.join(", ")}`;
 }
 
 /** Entities in the order of the text, each in the first lane that is free: those that overlap differ. */
