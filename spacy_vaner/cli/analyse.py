@@ -13,6 +13,17 @@ from wasabi import msg
 from wasabi.tables import table
 
 from spacy_vaner.cli.evaluate import load_pipeline, parse_label_map
+from spacy_vaner.cli.options import (
+    CODE,
+    FILES,
+    GPU_ID,
+    LABEL_MAP,
+    NO_CORPUS_NAME,
+    RESAMPLES,
+    SEED,
+    SPLIT,
+    VIEW,
+)
 from spacy_vaner.errors import Messages, VanerError
 
 if TYPE_CHECKING:
@@ -21,14 +32,7 @@ if TYPE_CHECKING:
 
 
 def analyse_command(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILES_OR_FOLDERS",
-            help="Converted .spacy files with the gold annotation; of a folder, every "
-            "*.SPLIT.spacy in it",
-        ),
-    ],
+    paths: FILES,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the analysis, the page and the plot")
     ],
@@ -53,31 +57,17 @@ def analyse_command(
             "whether their name occurs there. May be given several times",
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="Which files of a folder: train, dev or test")
-    ] = "test",
-    label_map: Annotated[
-        list[str] | None,
-        typer.Option("--label-map", help="Types that labels stand for: DISEASE=Disease,CHEM=…"),
-    ] = None,
-    view: Annotated[
-        str, typer.Option("--view", help="What --pipeline is given: 'tokens' or 'text'")
-    ] = "tokens",
-    no_corpus_name: Annotated[
-        bool, typer.Option("--no-corpus-name", help="Ask --pipeline without naming the corpus")
-    ] = False,
+    split: SPLIT = "test",
+    label_map: LABEL_MAP = None,
+    view: VIEW = "tokens",
+    no_corpus_name: NO_CORPUS_NAME = False,
     max_documents: Annotated[
         int, typer.Option("--max-documents", min=1, help="Shown in the page, per corpus")
     ] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Of intervals and tests")] = 0,
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=1, help="Draws for intervals and tests")
-    ] = 1000,
-    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU ID, or -1 for the CPU")] = -1,
-    code: Annotated[
-        Path | None,
-        typer.Option("--code", "-c", help="Python file with registered functions to import first"),
-    ] = None,
+    seed: SEED = 0,
+    resamples: RESAMPLES = 1000,
+    gpu_id: GPU_ID = -1,
+    code: CODE = None,
 ) -> None:
     """Analyse what a system found: all scales of scoring, errors, calibration, cases.
 

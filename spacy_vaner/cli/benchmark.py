@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from wasabi import msg
 
+from spacy_vaner.cli.options import NO_CORPUS_NAME, RESAMPLES, SEED, SPLIT, VIEW
 from spacy_vaner.errors import Messages, VanerError
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def benchmark_command(
         Path | None,
         typer.Option("--systems", help="JSON file, a list of systems (docs/benchmark.md)"),
     ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="Which files of a folder: dev or test")
-    ] = "dev",
+    split: SPLIT = "dev",
     read_tests: Annotated[
         bool,
         typer.Option(
@@ -49,14 +48,8 @@ def benchmark_command(
             help="Test splits may be read; each reading is noted in OUTPUT/readings.jsonl",
         ),
     ] = False,
-    view: Annotated[
-        str,
-        typer.Option("--view", help="What systems are shown: 'text', or 'tokens', also its words"),
-    ] = "text",
-    no_corpus_name: Annotated[
-        bool,
-        typer.Option("--no-corpus-name", help="Ask a vaner_ner without naming the corpus"),
-    ] = False,
+    view: VIEW = "text",
+    no_corpus_name: NO_CORPUS_NAME = False,
     speed_rounds: Annotated[
         int,
         typer.Option("--speed-rounds", min=0, help="Measurements of speed per system; 0 = none"),
@@ -67,10 +60,8 @@ def benchmark_command(
     n_single: Annotated[
         int, typer.Option("--single-documents", min=1, help="Of these, read one by one as well")
     ] = 50,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap intervals")] = 0,
-    n_resamples: Annotated[
-        int, typer.Option("--resamples", min=1, help="Draws of the bootstrap intervals")
-    ] = 1000,
+    seed: SEED = 0,
+    n_resamples: RESAMPLES = 1000,
     no_plots: Annotated[
         bool, typer.Option("--no-plots", help="Draw none (they need matplotlib)")
     ] = False,

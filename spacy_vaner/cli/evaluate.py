@@ -12,6 +12,17 @@ import typer
 from wasabi import msg
 from wasabi.tables import table
 
+from spacy_vaner.cli.options import (
+    CODE,
+    FILES,
+    GPU_ID,
+    LABEL_MAP,
+    NO_CORPUS_NAME,
+    PIPELINE,
+    SEED,
+    SPLIT,
+    VIEW,
+)
 from spacy_vaner.errors import Messages, VanerError
 
 if TYPE_CHECKING:
@@ -25,35 +36,15 @@ UNDEFINED = "–"
 
 
 def evaluate_command(
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="Folder or name of a trained pipeline")
-    ],
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILES_OR_FOLDERS",
-            help="Converted .spacy files; of a folder, every *.SPLIT.spacy in it",
-        ),
-    ],
+    pipeline: PIPELINE,
+    paths: FILES,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="JSON file for counts, scores, intervals and settings"),
     ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="Which files of a folder: train, dev or test")
-    ] = "test",
-    view: Annotated[
-        str,
-        typer.Option(
-            "--view",
-            help="What the pipeline is given: 'tokens', the words and sentences of the files, or "
-            "'text', their raw text, which its own tokenizer cuts",
-        ),
-    ] = "tokens",
-    no_corpus_name: Annotated[
-        bool,
-        typer.Option("--no-corpus-name", help="Ask without naming the corpus, as on a new text"),
-    ] = False,
+    split: SPLIT = "test",
+    view: VIEW = "tokens",
+    no_corpus_name: NO_CORPUS_NAME = False,
     matching: Annotated[
         str,
         typer.Option(
@@ -62,23 +53,13 @@ def evaluate_command(
             "'overlap': one character in common",
         ),
     ] = "strict",
-    label_map: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-map",
-            help="Types that the labels of another pipeline stand for: "
-            "DISEASE=Disease,CHEMICAL=Chemical. May be given several times",
-        ),
-    ] = None,
+    label_map: LABEL_MAP = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Documents per batch")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap intervals")] = 0,
-    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU ID, or -1 for the CPU")] = -1,
-    code: Annotated[
-        Path | None,
-        typer.Option("--code", "-c", help="Python file with registered functions to import first"),
-    ] = None,
+    seed: SEED = 0,
+    gpu_id: GPU_ID = -1,
+    code: CODE = None,
 ) -> None:
     """Score a pipeline on converted corpora: precision, recall and F1 per corpus and type.
 

@@ -10,17 +10,13 @@ import typer
 from wasabi import msg
 from wasabi.tables import table
 
+from spacy_vaner.cli.options import FILES, SPLIT
+
 _HEADER = ("corpus", "", "in all", "seen in training", "%")
 
 
 def leakage_command(
-    tests: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILES_OR_FOLDERS",
-            help="Converted test splits; of a folder, every *.SPLIT.spacy in it",
-        ),
-    ],
+    tests: FILES,
     train: Annotated[
         list[Path],
         typer.Option(
@@ -32,9 +28,7 @@ def leakage_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="JSON file for all counts")
     ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="Which files of a folder: train, dev or test")
-    ] = "test",
+    split: SPLIT = "test",
 ) -> None:
     """Count what of test splits occurs in training data: sentences, names of mentions, PMIDs.
 

@@ -10,25 +10,20 @@ from wasabi import msg
 from wasabi.tables import table
 
 from spacy_vaner.cli.evaluate import load_pipeline
+from spacy_vaner.cli.options import CODE, FILES, GPU_ID, NO_CORPUS_NAME, PIPELINE, SEED, VIEW
 from spacy_vaner.errors import Messages, VanerError
 
 if TYPE_CHECKING:
     from spacy_vaner.component import VanerNER
+    from spacy_vaner.evaluation.calibration import FittedThreshold
+    from spacy_vaner.metrics import Counts
 
-_HEADER = ("type", "gold", "threshold", "P", "R", "F", "P now", "R now", "F now")
+_HEADER = ("type", "gold", "threshold", "P", "R", "F", "F fitted", "P new", "R new", "F new")
 
 
 def thresholds_command(
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="Folder or name of a trained pipeline")
-    ],
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILES_OR_FOLDERS",
-            help="Converted dev splits; of a folder, every *.dev.spacy in it",
-        ),
-    ],
+    pipeline: PIPELINE,
+    paths: FILES,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -38,23 +33,21 @@ def thresholds_command(
     component: Annotated[
         str | None, typer.Option("--component", help="Name, where there are several vaner_ner")
     ] = None,
-    view: Annotated[
-        str, typer.Option("--view", help="What the pipeline is given: 'text' or 'tokens'")
-    ] = "text",
-    no_corpus_name: Annotated[
-        bool, typer.Option("--no-corpus-name", help="Ask without naming the corpus, as on new text")
-    ] = False,
-    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU ID, or -1 for the CPU")] = -1,
-    code: Annotated[
-        Path | None,
-        typer.Option("--code", "-c", help="Python file with registered functions to import first"),
-    ] = None,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, help="Parts of the cross-validation over documents")
+    ] = 5,
+    seed: SEED = 0,
+    view: VIEW = "text",
+    no_corpus_name: NO_CORPUS_NAME = False,
+    gpu_id: GPU_ID = -1,
+    code: CODE = None,
 ) -> None:
     """Fit the threshold of every type for the highest strict F1 on dev splits.
 
-    The table shows precision, recall and F1 without a threshold and with it, on the data that it
-    was fitted on. With --output the pipeline is saved with the thresholds as its setting
-    `threshold`; without, nothing is changed.
+    The table shows precision, recall and F1 without a threshold; F1 with it on the documents that
+    it was fitted on, which flatters; and, as "new", what other documents have to expect: each is
+    judged by the threshold that the other folds give. With --output the pipeline is saved with the
+    thresholds as its setting `threshold`; without, nothing is changed.
 
     Example: python -m spacy vaner thresholds model-best corpora --output model-best
     """
@@ -85,19 +78,38 @@ def thresholds_command(
         n_resamples=1,  # no interval is shown
         on_document=found.append,
     )
-    fitted = {type: fit for type, fit in fit_thresholds(found).items() if type in tagger.types}
+    fits = fit_thresholds(found, n_folds=folds, seed=seed)
+    fitted = {type: fit for type, fit in fits.items() if type in tagger.types}
     rows = [
         (
             type,
             f"{fit.before.gold:,}",
             f"{fit.threshold:.4f}",
             *(percent(figure) for figure in (fit.before.p, fit.before.r, fit.before.f)),
-            *(percent(figure) for figure in (fit.after.p, fit.after.r, fit.after.f)),
+            percent(fit.after.f),
+            *_figures(fit.held_out),
         )
         for type, fit in fitted.items()
     ]
     print(table(rows, header=_HEADER, divider=True))
+    vain = [type for type, fit in fitted.items() if fit.threshold and not gains(fit)]
+    if vain:
+        types = ", ".join(vain)
+        msg.warn(f"On documents it was not fitted on, a threshold gains nothing for: {types}")
     if output is not None:
         tagger.threshold = {type: fit.threshold for type, fit in fitted.items()}
         nlp.to_disk(output)
         msg.good(f"Saved to {output}")
+
+
+def _figures(counts: Counts | None) -> list[str]:
+    from spacy_vaner.evaluation.analysis_report import UNDEFINED, percent
+
+    if counts is None:
+        return [UNDEFINED] * 3
+    return [percent(figure) for figure in (counts.p, counts.r, counts.f)]
+
+
+def gains(fit: FittedThreshold) -> bool:
+    """Whether documents that a threshold was not fitted on are better off with one, if known."""
+    return fit.held_out is None or (fit.held_out.f or 0.0) > (fit.before.f or 0.0)

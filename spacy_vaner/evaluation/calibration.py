@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,29 +103,72 @@ def draw_reliability(calibrations: Mapping[str, Calibration], path: Path) -> Non
 
 
 class FittedThreshold(NamedTuple):
-    """The threshold with the best F1 of a type, and what it does on the data it was fitted on."""
+    """The threshold with the best F1 of a type.
+
+    before, after: without it and with it, on the documents that it was fitted on: flattering.
+    held_out: with thresholds that were fitted on other documents each (cross-validation): what
+        new text has to expect. None where there are too few documents.
+    """
 
     threshold: float
     before: Counts
     after: Counts
+    held_out: Counts | None = None
 
 
-def fit_thresholds(documents: Iterable[PredictedDocument]) -> dict[str, FittedThreshold]:
+class _Scored(NamedTuple):
+    """The spans and the number of gold mentions of one type in one document."""
+
+    spans: list[Scored]
+    n_gold: int
+
+
+def fit_thresholds(
+    documents: Iterable[PredictedDocument], *, n_folds: int = 5, seed: int = 0
+) -> dict[str, FittedThreshold]:
     """Fit a threshold for every type that the documents annotate completely.
 
     documents: of a dev split, predicted with threshold 0; spans without a probability stay.
+    n_folds: parts of the cross-validation; of fewer documents each is a part. Below 2: none.
+    seed: of the order in which documents are dealt out to the parts.
     """
-    spans: dict[str, list[Scored]] = {}
-    n_gold: dict[str, int] = {}
+    found: dict[str, list[_Scored]] = {}
     for predicted in documents:
         judged = judge(predicted)
         for type in predicted.types:
-            spans.setdefault(type, [])
-            n_gold[type] = n_gold.get(type, 0) + sum(m.type == type for m in judged.mentions)
-        for span in judged.spans:
-            probability = 1.0 if span.probability is None else span.probability
-            spans[span.type].append((probability, span.outcome == HIT))
-    return {type: fit_threshold(scored, n_gold[type]) for type, scored in spans.items()}
+            spans = [
+                (1.0 if span.probability is None else span.probability, span.outcome == HIT)
+                for span in judged.spans
+                if span.type == type
+            ]
+            n_gold = sum(mention.type == type for mention in judged.mentions)
+            found.setdefault(type, []).append(_Scored(spans, n_gold))
+    return {
+        type: _fit(of_type)._replace(held_out=_cross_validate(of_type, n_folds, seed))
+        for type, of_type in found.items()
+    }
+
+
+def _fit(documents: Sequence[_Scored]) -> FittedThreshold:
+    spans = [span for document in documents for span in document.spans]
+    return fit_threshold(spans, sum(document.n_gold for document in documents))
+
+
+def _cross_validate(documents: Sequence[_Scored], n_folds: int, seed: int) -> Counts | None:
+    """Counts of all documents, each with the threshold that those of the other folds give."""
+    dealt = list(documents)
+    random.Random(seed).shuffle(dealt)
+    n_folds = min(n_folds, len(dealt))
+    if n_folds < 2:
+        return None
+    total = Counts()
+    for fold in range(n_folds):
+        others = [each for number, each in enumerate(dealt) if number % n_folds != fold]
+        threshold = _fit(others).threshold
+        for document in dealt[fold::n_folds]:
+            kept = [is_hit for probability, is_hit in document.spans if probability >= threshold]
+            total += Counts(sum(kept), len(kept) - sum(kept), document.n_gold - sum(kept))
+    return total
 
 
 def fit_threshold(spans: Sequence[Scored], n_gold: int) -> FittedThreshold:

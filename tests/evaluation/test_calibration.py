@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+from spacy_vaner.cli.thresholds import gains
 from spacy_vaner.errors import VanerError
 from spacy_vaner.evaluation.calibration import (
+    FittedThreshold,
     calibrate,
     draw_reliability,
     fit_threshold,
@@ -104,3 +106,32 @@ def test_thresholds_are_fitted_per_type():
     fitted = fit_thresholds([predicted_document(gold, found)])
     thresholds = {type: round(fit.threshold, 4) for type, fit in fitted.items()}
     assert thresholds == {"Disease": 0.0, "Chemical": 0.6, "Gene": 0.15, "Species": 0.0}
+
+
+def test_other_documents_judge_a_threshold():
+    """Nine documents agree that 0.5 parts hits from the rest, the tenth has it the other way."""
+    text = "aspirin and water"
+    gold = gold_document(text, [("Chemical", "aspirin")], types=("Chemical",))
+
+    def found(hit: float, miss: float):
+        spans = [("aspirin", hit), ("water", miss)]
+        return predicted_document(
+            gold, [FoundSpan("Chemical", *place(text, name), p) for name, p in spans]
+        )
+
+    documents = [*[found(0.9, 0.1)] * 9, found(0.1, 0.9)]
+    fitted = fit_thresholds(documents, n_folds=10)["Chemical"]
+    assert round(fitted.threshold, 4) == 0.5
+    assert fitted.held_out == fitted.after == Counts(tp=9, fp=1, fn=1)
+    # Two documents that contradict each other: what the first one gains cuts the second one's hit.
+    fitted = fit_thresholds([found(0.9, 0.5), found(0.4, 0.45)])["Chemical"]
+    assert fitted.after == Counts(tp=2, fp=2)
+    assert fitted.held_out == Counts(tp=1, fp=1, fn=1)
+    assert fit_thresholds([found(0.9, 0.1)])["Chemical"].held_out is None
+
+
+def test_a_threshold_that_new_documents_gain_nothing_from_is_told_apart():
+    helps = FittedThreshold(0.5, Counts(2, 2, 0), Counts(2, 0, 0), Counts(2, 1, 0))
+    assert gains(helps)
+    assert not gains(helps._replace(held_out=Counts(1, 1, 1)))
+    assert gains(helps._replace(held_out=None))

@@ -123,7 +123,9 @@ def test_thresholds_are_fitted_on_dev_and_saved_with_the_pipeline(trained, tmp_p
     DocBin(docs=docs, store_user_data=True).to_disk(dev)
     command = ("thresholds", tmp_path / "pipeline", dev, "--no-corpus-name")
     row = next(line for line in run(*command).splitlines() if line.startswith("Chemical"))
-    assert row.split()[-3:] == ["100.00"] * 3
+    fitted, *_, new = row.split()[-4:]
+    # Documents without the hit cannot tell where it lies: on new ones it is less.
+    assert fitted == "100.00" and float(new) < 100
     assert spacy.load(tmp_path / "pipeline").get_pipe("vaner_ner").threshold == 0.0
     run(*command, "--output", tmp_path / "pipeline")
     loaded = spacy.load(tmp_path / "pipeline")
