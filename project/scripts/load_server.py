@@ -1,9 +1,10 @@
 """Load a server: many clients at a time, some broken, some that hang up; every answer is compared.
 
-    python project/scripts/load_server.py PIPELINE OUTPUT.json --seconds 60 --clients 32
+    python project/scripts/load_server.py OUTPUT.json --seconds 60 --clients 32
 
 Starts `python -m spacy vaner serve` on loopback and compares every answer with what `nlp.pipe`
 gives for its texts. The pipeline is served in fp32, in which results do not depend on the batch.
+Without --model it is the tagger of the package.
 Without --texts (a file with a document a line) texts are drawn from the sample corpus.
 
 Exit status 1: a wrong answer, an answer that should not be there, or a server that stopped.
@@ -31,9 +32,14 @@ import psutil
 import spacy
 import torch
 
+from spacy_vaner.annotation.annotator import Settings, load_pipeline, model_name
+
 SAMPLE = Path(__file__).parent.parent / "corpora" / "sample"
 TOLERANCE = 1.1e-4
 """Of scores: they have four digits."""
+
+MOST_GROWTH = 1.1
+"""Of the server's memory, from the first half of the time to the last quarter."""
 
 Ents = list[tuple[int, int, str, float]]
 
@@ -172,14 +178,15 @@ def expected_ents(nlp: spacy.language.Language, texts: list[str]) -> list[Ents]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("pipeline")
     parser.add_argument("output", type=Path)
+    parser.add_argument("--model", help="Folder or name of a pipeline with vaner_ner")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--n-texts", type=int, default=60, help="Different texts that are sent")
     arguments = parser.parse_args()
-    nlp = spacy.load(arguments.pipeline)
+    model = arguments.model
+    nlp = load_pipeline(Settings(model=model, model_name=model_name(model), to="jsonl"))
     nlp.get_pipe("vaner_ner").precision = "fp32"
     texts = read_texts(arguments.texts, arguments.n_texts)
     expected = expected_ents(nlp, texts)
@@ -203,8 +210,12 @@ def main() -> int:
     if not is_alive:
         load.faults.append("the server has stopped")
     quarter = len(mib) // 4
+    grown = max(mib[-quarter - 1 :]) / max(mib[: 2 * quarter + 1])
+    if arguments.seconds >= 20 and grown > MOST_GROWTH:
+        load.faults.append(f"the server's memory grows: {grown:.2f} times in the second half")
     answered = sorted(load.seconds) or [float("nan")]
     result = {
+        "model": model_name(model),
         "clients": arguments.clients,
         "seconds": arguments.seconds,
         "answers": dict(sorted(load.counts.items())),

@@ -769,12 +769,12 @@ def test_the_commands_of_the_page_run(words, pipeline, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_measurements_of_the_page_run(pipeline, texts, tmp_path):
-    (tmp_path / "trained").symlink_to(pipeline)
     lines = [" ".join(texts).replace("\n", " ").replace("\r", " ")[:2_000] for _ in range(6)]
     (tmp_path / "abstracts.txt").write_text("\n".join(lines) + "\n", "utf8")
     for words in MEASUREMENTS:
         script = DOCS.parent / words[1]
         few = [{"200": "6", "20": "2"}.get(word, word) for word in words[2:]]
+        few += [] if "--table" in few else ["--model", str(pipeline)]
         done = subprocess.run(
             [sys.executable, script, *few],
             cwd=tmp_path,
@@ -791,6 +791,10 @@ def test_the_measurements_of_the_page_run(pipeline, texts, tmp_path):
     for row, result in zip(rows, measured["results"], strict=True):
         hours = 36e6 * measured["words_per_document"] / result["words_per_s"] / 3600
         assert row[5] == f"{hours:,.0f} h"
+    assert 0 < measured["network_share"] < 1
+    (bound,) = [line for line in done.stdout.splitlines() if "not measured" in line]
+    words_per_s = measured["results"][0]["words_per_s"] / (1 - measured["network_share"])
+    assert bound.split(" | ")[2] == f"{words_per_s:,.0f}"
 
 
 def test_the_function_for_spark_annotates_pandas_tables(pipeline, texts):

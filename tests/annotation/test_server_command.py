@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -145,6 +146,26 @@ def test_the_extra_is_named_where_it_is_missing(pipeline, monkeypatch):
     monkeypatch.setattr("spacy_vaner.cli.serve.find_spec", lambda name: None)
     done = run("--model", pipeline)
     assert done.exit_code == 1 and "spacy_vaner[serve]" in done.output
+
+
+@pytest.mark.slow
+def test_the_load_test_of_the_page_runs(pipeline, tmp_path):
+    (command,) = re.findall(
+        r"^python (project/scripts/load_server.py .*)$", PAGE.read_text("utf8"), re.M
+    )
+    script, *words = shlex.split(command)
+    few = [{"60": "3", "32": "4"}.get(word, word) for word in words]
+    done = subprocess.run(
+        [sys.executable, PAGE.parents[1] / script, *few, "--model", pipeline, "--n-texts", "9"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "load.json").read_text("utf8"))
+    assert result["wrong"] == 0 and result["answers"]["good, 200"] > 0
+    assert result["model"].startswith("en_pipeline-0.0.0/")
 
 
 @pytest.mark.slow
