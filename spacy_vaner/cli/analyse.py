@@ -118,7 +118,10 @@ def analyse_command(
     written = write_analysis(analyses, output / "analysis.json", settings=settings)
     write_whole(output / "analysis.md", report_analysis(written).encode("utf8", "replace"))
     write_page(
-        analyses, output / "page.html", title=f"Found by {system}", max_documents=max_documents
+        {corpus: analysis.documents for corpus, analysis in analyses.items()},
+        output / "page.html",
+        title=f"Found by {system}",
+        max_documents=max_documents,
     )
     print(format_analyses(analyses))
     _draw(analyses, output / "reliability.png")

@@ -62,6 +62,15 @@ def benchmark_command(
     ] = 50,
     seed: SEED = 0,
     n_resamples: RESAMPLES = 1000,
+    page_documents: Annotated[
+        int,
+        typer.Option(
+            "--page-documents",
+            min=0,
+            help="Documents per corpus in OUTPUT/pages, a page of coloured texts per vaner system; "
+            "0 = no page",
+        ),
+    ] = 50,
     no_plots: Annotated[
         bool, typer.Option("--no-plots", help="Draw none (they need matplotlib)")
     ] = False,
@@ -106,6 +115,8 @@ def benchmark_command(
                 bar.update()
 
             benchmark.run(tell)
+        if page_documents:
+            benchmark.write_pages(page_documents)
     page = write_report(output, plots=not no_plots)
     # print, since wasabi breaks long lines, and the tables are wide.
     print(page.read_text("utf8"))

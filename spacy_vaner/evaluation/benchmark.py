@@ -6,6 +6,7 @@ The folder of a benchmark:
     predictions/SYSTEM/FILE.jsonl what was found (evaluation/predictions.py)
     predictions/SYSTEM/FILE.counts.json  strict counts per document (evaluation/paired.py)
     paired/FILE.json              every vaner system against every other one, a paired test each
+    pages/SYSTEM.VIEW.html        of vaner systems: the texts with what was right and wrong
     speed/SYSTEM.json             a measurement per round
     readings.jsonl                which system read which test split, and when
 
@@ -27,8 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.evaluation.documents import VIEWS
+from spacy_vaner.evaluation.documents import VIEWS, GoldFile
+from spacy_vaner.evaluation.judgement import JudgedDocument, judge
+from spacy_vaner.evaluation.page import write_page
 from spacy_vaner.evaluation.paired import compare
+from spacy_vaner.evaluation.predictions import pair_with_gold
 from spacy_vaner.evaluation.result import LEVEL
 from spacy_vaner.evaluation.systems import KINDS
 from spacy_vaner.evaluation.systems.base import SystemSpec
@@ -244,6 +248,24 @@ class Benchmark:
                     "fingerprint": fingerprint,
                     "pairs": pairs,
                 },
+            )
+
+    def write_pages(self, max_documents: int) -> None:
+        """Write a page per vaner system to look at. max_documents: shown of each corpus."""
+        for spec in self.systems:
+            found = {path: self._predictions_path(spec, path) for path in self.files}
+            found = {path: kept for path, kept in found.items() if kept.is_file()}
+            if spec.kind != "vaner" or not found:
+                continue
+            corpora: dict[str, list[JudgedDocument]] = {}
+            for path, kept in found.items():
+                for predicted in pair_with_gold(kept, [GoldFile(path)]):
+                    corpora.setdefault(predicted.document.corpus, []).append(judge(predicted))
+            write_page(
+                corpora,
+                self.folder / "pages" / f"{slug(spec.name)}.{self.settings.view}.html",
+                title=f"Found by {spec.name}",
+                max_documents=max_documents,
             )
 
     def _measure(self, contents: Mapping[Path, str], tell: Progress) -> None:

@@ -11,7 +11,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from spacy_vaner.evaluation.analysis import CorpusAnalysis
 from spacy_vaner.evaluation.judgement import HIT, OUTCOMES, Judged, JudgedDocument
 from spacy_vaner.files import write_whole
 
@@ -29,18 +28,23 @@ _COLORS = {
 
 
 def write_page(
-    analyses: Mapping[str, CorpusAnalysis], path: Path, *, title: str, max_documents: int = 200
+    corpora: Mapping[str, Sequence[JudgedDocument]],
+    path: Path,
+    *,
+    title: str,
+    max_documents: int = 200,
 ) -> int:
     """Write the page.
 
+    corpora: the documents of each corpus.
     max_documents: shown per corpus; those with errors come first, in the order of the files.
     RETURNS: how many documents are not shown.
     """
     shown: list[dict[str, Any]] = []
     n_left_out = 0
-    for corpus, analysis in analyses.items():
+    for corpus, of_corpus in corpora.items():
         # The sort is stable: among themselves both kinds keep their order.
-        documents = sorted(analysis.documents, key=lambda each: not _has_error(each))
+        documents = sorted(of_corpus, key=lambda each: not _has_error(each))
         n_left_out += max(0, len(documents) - max_documents)
         shown += [_document(corpus, each) for each in documents[:max_documents]]
     outcomes = {case["outcome"] for each in shown for case in each["cases"]}

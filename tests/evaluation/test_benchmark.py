@@ -340,6 +340,20 @@ def test_vectors_are_found_whatever_the_case(tmp_path: Path) -> None:
             write_spacy_vectors(tmp_path / name, tmp_path / "nlp", words=words)
 
 
+def test_ours_gets_a_page_to_look_at(tmp_path: Path, ruler: SystemSpec) -> None:
+    file = write_file(tmp_path / "a.dev.spacy")
+    ours = SystemSpec(**{**ruler.to_dict(), "name": "ours", "kind": "vaner"})
+    out = tmp_path / "out"
+    paths = {"file": str(file), "predictions": str(out / "predictions/ours/a.dev.jsonl")}
+    files = {"files": [{**paths, "result": str(tmp_path / "a.json")}]}
+    run_predictions({**job(ruler, [file], tmp_path), **files})
+    Benchmark([ours, ruler], [file], out).write_pages(1)
+    (page,) = (out / "pages").iterdir()
+    assert page.name == "ours.text.html"
+    text = page.read_text("utf8")
+    assert "Found by ours" in text and "missed" in text and "1 documents are not shown" in text
+
+
 def test_a_round_with_a_new_system_is_measured_again_for_all(
     tmp_path: Path, ruler: SystemSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

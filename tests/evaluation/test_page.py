@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spacy_vaner.evaluation.analysis import analyse
+from spacy_vaner.evaluation.judgement import judge
 from spacy_vaner.evaluation.page import write_page
 from spacy_vaner.evaluation.predictions import FoundSpan
 from tests.support.gold_documents import by_heart, gold_document, place, predicted_document
@@ -24,7 +24,7 @@ def data_of(page):
     return json.loads(data)
 
 
-def analyses():
+def judged():
     gold = gold_document(
         TEXT, [("Disease", "lung cancer"), ("Gene", "BRCA1"), ("Species", "mice")], id="7"
     )
@@ -32,11 +32,11 @@ def analyses():
         FoundSpan("Disease", *place(TEXT, "Acute lung cancer"), 0.6),
         FoundSpan("Gene", *place(TEXT, "BRCA1"), 0.9),
     ]
-    return analyse([predicted_document(gold, found)], n_resamples=5)
+    return {"Corpus": [judge(predicted_document(gold, found))]}
 
 
 def test_the_text_is_cut_where_cases_begin_and_end(tmp_path):
-    write_page(analyses(), tmp_path / "page.html", title="A & B")
+    write_page(judged(), tmp_path / "page.html", title="A & B")
     (document,) = data_of((tmp_path / "page.html").read_text("utf8"))["documents"]
     assert "".join(stretch for stretch, _ in document["parts"]) == TEXT
     covered = {
@@ -53,7 +53,7 @@ def test_the_text_is_cut_where_cases_begin_and_end(tmp_path):
 
 
 def test_hits_carry_their_probability_and_errors_what_stands_beside_them(tmp_path):
-    write_page(analyses(), tmp_path / "page.html", title="")
+    write_page(judged(), tmp_path / "page.html", title="")
     (document,) = data_of((tmp_path / "page.html").read_text("utf8"))["documents"]
     notes = {case["note"] for case in document["cases"]}
     assert "gold and found: BRCA1 (Gene), hit, probability 0.90" in notes
@@ -64,7 +64,7 @@ def test_hits_carry_their_probability_and_errors_what_stands_beside_them(tmp_pat
 
 
 def test_the_page_needs_nothing_from_anywhere(tmp_path):
-    write_page(analyses(), tmp_path / "page.html", title="A & <B>")
+    write_page(judged(), tmp_path / "page.html", title="A & <B>")
 
     class Links(HTMLParser):
         found: list[str] = []
@@ -82,7 +82,7 @@ def test_the_page_needs_nothing_from_anywhere(tmp_path):
 def test_documents_with_errors_come_first_and_the_rest_is_counted(tmp_path):
     right = predicted_document(gold_document("BRCA1", [("Gene", "BRCA1")], id="right"), [])
     hit = predicted_document(right.document, [("Gene", "BRCA1")])
-    found = analyse([hit, right, hit], n_resamples=5)
+    found = {"Corpus": [judge(each) for each in (hit, right, hit)]}
     assert write_page(found, tmp_path / "page.html", title="", max_documents=2) == 1
     page = (tmp_path / "page.html").read_text("utf8")
     outcomes = [document["cases"][0]["outcome"] for document in data_of(page)["documents"]]
@@ -141,7 +141,7 @@ def drawn(page: Path, off: str = "") -> Marks:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_browser_draws_the_cases_and_filters_them(tmp_path):
     page = tmp_path / "page.html"
-    write_page(analyses(), page, title="A")
+    write_page(judged(), page, title="A")
     everything = drawn(page)
     assert everything.marks == [
         ("Acute ", "Disease", "left boundary"),
@@ -160,7 +160,7 @@ def test_a_browser_draws_the_cases_and_filters_them(tmp_path):
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_browser_shows_real_documents(tmp_path):
     page = tmp_path / "page.html"
-    found = analyse(by_heart(), n_resamples=5)
+    found = {"sample": [judge(each) for each in by_heart()]}
     write_page(found, page, title="Sample")
     whole = drawn(page)
     assert whole.n_documents == 16
