@@ -54,7 +54,8 @@ def analyse_command(
         typer.Option(
             "--train",
             help="Converted training files (or folders of them): mentions are told apart by "
-            "whether their name occurs there. May be given several times",
+            "whether their name occurs there, and a further scale leaves out the sentences that "
+            "do. May be given several times",
         ),
     ] = None,
     split: SPLIT = "test",
@@ -86,15 +87,17 @@ def analyse_command(
     from spacy_vaner.evaluation.analysis import analyse, write_analysis
     from spacy_vaner.evaluation.analysis_report import report_analysis
     from spacy_vaner.evaluation.documents import GoldFile
-    from spacy_vaner.evaluation.leakage import TrainingNames
+    from spacy_vaner.evaluation.leakage import TrainingNames, TrainingSentences
     from spacy_vaner.evaluation.page import write_page
     from spacy_vaner.evaluation.predictions import pair_with_gold, write_predictions
     from spacy_vaner.files import write_whole
 
     files = find_files(paths, split=split)
-    names = None
+    names = sentences = None
     if train:
-        names = TrainingNames.from_files(find_files(train, split="train"))
+        training_files = find_files(train, split="train")
+        names = TrainingNames.from_files(training_files)
+        sentences = TrainingSentences.from_files(training_files)
     if predictions is not None:
         found = pair_with_gold(predictions, map(GoldFile, files), label_map=labels)
     else:
@@ -104,7 +107,14 @@ def analyse_command(
         )
         write_predictions(output / "predictions.jsonl", found)
     others = None if other is None else pair_with_gold(other, map(GoldFile, files))
-    analyses = analyse(found, other=others, training=names, seed=seed, n_resamples=resamples)
+    analyses = analyse(
+        found,
+        other=others,
+        training=names,
+        sentences=sentences,
+        seed=seed,
+        n_resamples=resamples,
+    )
     system = pipeline or str(predictions)
     settings = {
         "command": f"python -m spacy {shlex.join(sys.argv[1:])}",

@@ -28,10 +28,10 @@ from spacy_vaner.evaluation.judgement import (
     length_of,
     paper_cases,
 )
-from spacy_vaner.evaluation.leakage import TrainingNames
+from spacy_vaner.evaluation.leakage import TrainingNames, TrainingSentences
 from spacy_vaner.evaluation.predictions import PredictedDocument
 from spacy_vaner.evaluation.result import Score, versions
-from spacy_vaner.evaluation.scales import SCALES
+from spacy_vaner.evaluation.scales import SCALES, Scale
 from spacy_vaner.files import write_whole
 from spacy_vaner.metrics import (
     ANY_TYPE,
@@ -44,6 +44,9 @@ from spacy_vaner.metrics import (
 
 FORMAT = 1
 ALL_TYPES = "all types"
+UNSEEN = "unseen sentences"
+"""The scale without the sentences that are in the training data too."""
+
 _EXAMPLES = 5
 _CONTEXT = 60
 """Characters of text on each side of an example."""
@@ -147,6 +150,7 @@ def analyse(
     *,
     other: Sequence[PredictedDocument] | None = None,
     training: TrainingNames | None = None,
+    sentences: TrainingSentences | None = None,
     seed: int = 0,
     n_resamples: int = 1000,
 ) -> dict[str, CorpusAnalysis]:
@@ -155,6 +159,7 @@ def analyse(
     other: the same documents as another system has them, for a paired test; types that only one
         of the two was asked for are left out of the comparison.
     training: the names of the training data, to tell seen mentions from unseen ones.
+    sentences: those of the training data; scores get a further scale, UNSEEN, without them.
     seed, n_resamples: of intervals and tests.
     RAISES VanerError: VE444, the other system's documents are not the same ones.
     """
@@ -169,6 +174,7 @@ def analyse(
             [documents[number] for number in of_corpus],
             None if other is None else [other[number] for number in of_corpus],
             training,
+            sentences,
             seed=seed,
             n_resamples=n_resamples,
         )
@@ -180,22 +186,27 @@ def _analyse_corpus(
     documents: Sequence[PredictedDocument],
     other: Sequence[PredictedDocument] | None,
     training: TrainingNames | None,
+    sentences: TrainingSentences | None,
     *,
     seed: int,
     n_resamples: int,
 ) -> CorpusAnalysis:
-    scores: dict[str, dict[str, Score]] = {}
-    for name, scale in SCALES.items():
-        if scale.applies(documents):
-            scores[name] = {
-                type: Score.of(
-                    counts,
-                    n_discontinuous=_n_discontinuous(documents, type),
-                    seed=seed,
-                    n_resamples=n_resamples,
-                )
-                for type, counts in per_type(documents, scale.count).items()
-            }
+    def scored(documents: Sequence[PredictedDocument], scale: Scale) -> dict[str, Score]:
+        return {
+            type: Score.of(
+                counts,
+                n_discontinuous=_n_discontinuous(documents, type),
+                seed=seed,
+                n_resamples=n_resamples,
+            )
+            for type, counts in per_type(documents, scale.count).items()
+        }
+
+    scores = {
+        name: scored(documents, scale) for name, scale in SCALES.items() if scale.applies(documents)
+    }
+    if sentences is not None:
+        scores[UNSEEN] = scored([sentences.unseen(each) for each in documents], SCALES["strict"])
     strict = per_type(documents, SCALES["strict"].count)
     judged = [judge(predicted) for predicted in documents]
     differences = {}
@@ -337,7 +348,11 @@ def write_analysis(
         "format": FORMAT,
         **settings,
         "versions": versions(),
-        "scales": {name: scale.description for name, scale in SCALES.items()},
+        "scales": {
+            **{name: scale.description for name, scale in SCALES.items()},
+            UNSEEN: "strict, without the sentences of eight words or more that are in the training "
+            "data too",
+        },
         "corpora": {name: corpus.to_dict() for name, corpus in analyses.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacy_vaner.annotation.document import surface
 from spacy_vaner.corpora.docbins import make_vocab, read_docs, sentence_bounds
-from spacy_vaner.corpora.guard import MIN_WORDS, ProtectedIndex, Source
+from spacy_vaner.corpora.guard import MIN_WORDS, ProtectedIndex, Source, Verdict
 from spacy_vaner.evaluation.documents import GoldDocument, GoldFile
+from spacy_vaner.evaluation.predictions import PredictedDocument
 from spacy_vaner.gold import Gold, get_gold
 from spacy_vaner.types import Mention
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
 
 
 class TrainingNames:
@@ -52,6 +56,58 @@ class TrainingNames:
 
 def _folded(name: str) -> str:
     return "".join(name.lower().split())
+
+
+class TrainingSentences:
+    """The sentences of training data that have eight words or more."""
+
+    def __init__(self) -> None:
+        self._index = ProtectedIndex()
+
+    @classmethod
+    def from_files(cls, paths: Iterable[Path]) -> TrainingSentences:
+        """RAISES VanerError: VE202, a file that is none."""
+        sentences = cls()
+        for path in paths:
+            for doc in read_docs(path):
+                sentences.add(doc, source=path.stem)
+        return sentences
+
+    def add(self, doc: Doc, *, source: str) -> None:
+        """Take in a document. source: what it is called where its corpus has no name."""
+        gold = get_gold(doc) or Gold()
+        self._index.protect_text(
+            doc.text,
+            # "dev" makes the index tell where the sentences stand, whatever they are called.
+            Source(gold.corpus or source, "dev"),
+            sentences=[
+                (doc[start].idx, doc[end - 1].idx + len(doc[end - 1]))
+                for start, end in sentence_bounds(doc)
+            ],
+        )
+
+    def check(self, text: str) -> Verdict:
+        """What of a text is known: `masked`, the stretches, and `hits`, from where."""
+        return self._index.check_text(text, corpus=None, pmid=None)
+
+    def unseen(self, predicted: PredictedDocument) -> PredictedDocument:
+        """The document without the mentions and spans that lie in sentences of training data."""
+        seen = self.check(predicted.document.doc.text).masked
+        if not seen:
+            return predicted
+
+        def is_new(start: int, end: int) -> bool:
+            return not any(first <= start and end <= last for first, last in seen)
+
+        gold = predicted.document.gold
+        left = tuple(
+            mention
+            for mention in gold.mentions
+            if is_new(mention.fragments[0][0], mention.fragments[-1][1])
+        )
+        document = replace(predicted.document, gold=replace(gold, mentions=left))
+        spans = tuple(span for span in predicted.spans if is_new(span.start, span.end))
+        return replace(predicted, document=document, spans=spans)
 
 
 @dataclass
@@ -103,21 +159,12 @@ def measure_leakage(training: Iterable[Path], tests: Iterable[Path]) -> Mapping[
     tests: `.spacy` files with gold annotation.
     RAISES VanerError: VE202, a training file; VE402 to VE405, a test file.
     """
-    index, names = ProtectedIndex(), TrainingNames()
+    sentences, names = TrainingSentences(), TrainingNames()
     pmids: set[str] = set()
     for path in training:
         for doc in read_docs(path):
             gold = get_gold(doc) or Gold()
-            source = Source(gold.corpus or path.stem, "dev")
-            # "dev" makes the index tell where the sentences stand, whatever they are called.
-            index.protect_text(
-                doc.text,
-                source,
-                sentences=[
-                    (doc[start].idx, doc[end - 1].idx + len(doc[end - 1]))
-                    for start, end in sentence_bounds(doc)
-                ],
-            )
+            sentences.add(doc, source=path.stem)
             names.add(doc.text, gold.mentions)
             if gold.pmid:
                 pmids.add(gold.pmid)
@@ -125,19 +172,19 @@ def measure_leakage(training: Iterable[Path], tests: Iterable[Path]) -> Mapping[
     for path in tests:
         for document in GoldFile(path).read(make_vocab()):
             corpus = found.setdefault(document.corpus, CorpusLeakage())
-            _count(corpus, document, index, names, pmids)
+            _count(corpus, document, sentences, names, pmids)
     return found
 
 
 def _count(
     corpus: CorpusLeakage,
     document: GoldDocument,
-    index: ProtectedIndex,
+    sentences: TrainingSentences,
     names: TrainingNames,
     pmids: set[str],
 ) -> None:
     doc, gold = document.doc, document.gold
-    verdict = index.check_text(doc.text, corpus=None, pmid=None)
+    verdict = sentences.check(doc.text)
     corpus.documents += 1
     corpus.documents_with_pmid_seen += gold.pmid in pmids
     corpus.documents_by_source.update({hit.source.corpus or "" for hit in verdict.hits})

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from spacy_vaner.errors import VanerError
-from spacy_vaner.evaluation.analysis import ALL_TYPES, analyse, write_analysis
+from spacy_vaner.evaluation.analysis import ALL_TYPES, UNSEEN, analyse, write_analysis
 from spacy_vaner.evaluation.analysis_report import report_analysis
-from spacy_vaner.evaluation.leakage import TrainingNames
+from spacy_vaner.evaluation.leakage import TrainingNames, TrainingSentences
 from spacy_vaner.evaluation.predictions import FoundSpan
 from spacy_vaner.evaluation.scales import SCALES
 from spacy_vaner.metrics import Counts
@@ -146,3 +146,19 @@ def test_types_that_are_not_told_apart_count_for_all():
     scores = analyse([document], n_resamples=5)["Corpus"].scores
     assert scores["untyped"][ALL_TYPES].counts == Counts(tp=2)
     assert scores["strict"][ALL_TYPES].counts == Counts(tp=1, fp=1, fn=1)
+
+
+def test_sentences_of_the_training_data_can_be_left_out():
+    known = "Lung cancer was found in all of the mice that got BRCA1."
+    text = f"{known} Then zinc eased pain in the rats of this very study."
+    gold = gold_document(
+        text, [("Disease", "Lung cancer"), ("Gene", "BRCA1"), ("Disease", "pain")], id="1"
+    )
+    found = [("Disease", "Lung cancer"), ("Gene", "BRCA1"), ("Species", "rats")]
+    sentences = TrainingSentences()
+    sentences.add(gold_document(f"{known} And so on.", sentences=[known]).doc, source="other")
+    predicted = predicted_document(gold, found)
+    (analysis,) = analyse([predicted], sentences=sentences, n_resamples=5).values()
+    assert analysis.scores["strict"]["all types"].counts == Counts(2, 1, 1)
+    assert analysis.scores[UNSEEN]["all types"].counts == Counts(0, 1, 1)
+    assert UNSEEN not in next(iter(analyse([predicted], n_resamples=5).values())).scores
