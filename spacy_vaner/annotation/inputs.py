@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -154,21 +154,26 @@ def _format_of(file: Path, shown: Path, format_name: str | None, *, is_alone: bo
     fits = [name for name in INPUTS if _has_suffix(file, name)]
     if any(INPUTS[name].roots for name in fits):
         root = _root_of(file)
-        fits = [name for name in fits if root in INPUTS[name].roots]
+        # One without an element (cut off, empty) is for a reader to reject, whichever it is.
+        fits = [name for name in fits if root is None or root in INPUTS[name].roots]
     if not fits and is_alone:
         raise VanerError(Messages.VE703.format(path=file, known=_known()))
     return fits[0] if fits else None
 
 
-def _root_of(file: Path) -> str:
-    """The name of the outermost element; "" if the file's head has none."""
-    try:
-        with file.open("rb") as raw, _unpacked(raw, file.name) as stream:
-            head = stream.read(_HEAD_BYTES)
-    except (OSError, EOFError, zlib.error):
-        return ""
+def _root_of(file: Path) -> str | None:
+    """The name of the outermost element; None if the file's head has none or cannot be read."""
+    head = b""
+    # By pieces: what stands before the place where a packed file is cut off can be read.
+    with (
+        suppress(OSError, EOFError, zlib.error),
+        file.open("rb") as raw,
+        _unpacked(raw, file.name) as stream,
+    ):
+        while len(head) < _HEAD_BYTES and (piece := stream.read(256)):
+            head += piece
     found = _ROOT.search(re.sub(rb"<!--.*?-->", b"", head, flags=re.DOTALL))
-    return found[1].decode("ascii", "replace") if found else ""
+    return found[1].decode("ascii", "replace") if found else None
 
 
 def _sources_of(
@@ -258,10 +263,10 @@ def read_source(source: Source, limits: Limits) -> Iterator[tuple[Document | Rej
     documents with one identifier in a file the first is taken, the others are rejected; in
     another file it may be a new version, as in PubMed's daily files.
     """
-    read = get_input(source.format).read
+    read, roots = get_input(source.format).read, get_input(source.format).roots
     before = 0
     for path, name in source.files:
-        at, last = 0, ""
+        at, last, n_found = 0, "", 0
         try:
             with (
                 _opened(path) as raw,
@@ -269,9 +274,11 @@ def read_source(source: Source, limits: Limits) -> Iterator[tuple[Document | Rej
                 closing(_Known()) as known,
             ):
                 for found in read(stream, name):
-                    last = found.position
+                    last, n_found = found.position, n_found + 1
                     at = raw.tell() if path != STDIN else 0
                     yield _within(known.check(found, name), name, limits), before + at
+            if roots and not n_found and path != STDIN and _root_of(Path(path)) is None:
+                yield Rejection(name, "start", "there is no XML in this file"), before + at
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             reason = f"the packed file is damaged or cut off ({error})"
             yield Rejection(name, _after(last), reason), before + at

@@ -507,6 +507,29 @@ def test_inputs_are_found_by_name_glob_and_outermost_element(tmp_path):
             found(tmp_path, name)
 
 
+PACKED = gzip.compress(
+    b"<PubmedArticleSet>"
+    + b"".join(
+        b"<PubmedArticle><MedlineCitation><PMID>%d</PMID><Article><ArticleTitle>zinc %s"
+        b"</ArticleTitle></Article></MedlineCitation></PubmedArticle>"
+        % (n, os.urandom(20).hex().encode())
+        for n in range(20)
+    )
+    + b"</PubmedArticleSet>"
+)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 12, 30, len(PACKED) // 2])
+def test_xml_that_is_cut_off_is_never_passed_over(n_bytes, given, by_rules, tmp_path):
+    (given / "x.xml.gz").write_bytes(PACKED[:n_bytes])
+    totals = run(given, tmp_path / "out", by_rules())
+    assert totals.rejected == 1 and totals.documents >= 8
+    told = json.loads((tmp_path / "out/rejected.jsonl").read_text("utf8"))
+    assert told["file"] == "x.xml.gz" and told["position"] and told["reason"]
+    # By itself too.
+    assert run(given / "x.xml.gz", tmp_path / "alone", by_rules()).rejected == 1
+
+
 def test_shards_are_cut_by_documents_and_characters(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": "x" * n}) + "\n" for n in (5, 5, 9, 1, 1, 1, 1)))
