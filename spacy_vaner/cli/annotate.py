@@ -97,13 +97,14 @@ def annotate_command(
     from spacy_vaner.annotation.annotator import Settings, model_name, parse_corpus
     from spacy_vaner.annotation.formats import get_output
     from spacy_vaner.annotation.inputs import Limits
+    from spacy_vaner.settings import check_types
 
     get_output(to)
     settings = Settings(
         model=model,
         model_name=model_name(model),
         to=to,
-        types=None if types is None else tuple(part.strip() for part in types.split(",")),
+        types=None if types is None else check_types(types),
         corpus=None if corpus is None else parse_corpus(corpus),
         limits=Limits(documents=shard_documents, document_characters=max_characters),
         gpu=gpu_id,

@@ -567,6 +567,7 @@ REFUSED = {
     "VE709": ["--model", "nothing_there"],
     "VE701": ["--to", "pdf"],
     "VE710": ["--types", "Gene"],
+    "VE022": ["--types", "Gene,"],
     "VE712": ["--gpu-id", "7"],
     "VE717": ["--engine", "spark"],
     "VE718": ["--address", "auto"],
