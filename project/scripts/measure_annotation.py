@@ -33,6 +33,8 @@ from typing import Any
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
 # Ray on loopback: it takes the address that others see, unless it takes clusters for impossible.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+# With the priority of local workers: Ray's are 15 steps below, which shows beside other work.
+os.environ["RAY_worker_niceness"] = "0"
 
 import psutil
 import spacy
