@@ -36,7 +36,7 @@ from spacy_vaner.evaluation.predictions import pair_with_gold
 from spacy_vaner.evaluation.result import LEVEL
 from spacy_vaner.evaluation.systems import KINDS
 from spacy_vaner.evaluation.systems.base import SystemSpec
-from spacy_vaner.evaluation.worker import FAILED, OK
+from spacy_vaner.evaluation.worker import FAILED, MISSING, OK
 from spacy_vaner.files import write_whole
 
 FORMAT = 1
@@ -131,28 +131,31 @@ class Benchmark:
                 pending[path] = frame
         while pending:
             tell(spec.name, ", ".join(_stem(path) for path in pending))
-            self._note_readings(spec, pending)
             for path in pending:  # of a run that was stopped
                 self._outcome_path(spec, path).unlink(missing_ok=True)
-            ended: str | None = self._work(
-                {
-                    "task": "predict",
-                    "system": spec.to_dict(),
-                    "view": self.settings.view,
-                    "name_corpus": self.settings.name_corpus,
-                    "seed": self.settings.seed,
-                    "resamples": self.settings.n_resamples,
-                    "files": [
-                        {
-                            "file": str(path),
-                            "predictions": str(self._predictions_path(spec, path)),
-                            "counts": str(self._counts_path(slug(spec.name), path)),
-                            "result": str(self._outcome_path(spec, path)),
-                        }
-                        for path in pending
-                    ],
-                }
-            )
+            job = {
+                "task": "predict",
+                "system": spec.to_dict(),
+                "view": self.settings.view,
+                "name_corpus": self.settings.name_corpus,
+                "seed": self.settings.seed,
+                "resamples": self.settings.n_resamples,
+                "files": [
+                    {
+                        "file": str(path),
+                        "predictions": str(self._predictions_path(spec, path)),
+                        "counts": str(self._counts_path(slug(spec.name), path)),
+                        "result": str(self._outcome_path(spec, path)),
+                    }
+                    for path in pending
+                ],
+            }
+            try:
+                ended: str | None = self._work(job)
+            except BaseException:  # stopped: who knows what it had read
+                self._note_readings(spec, pending)
+                raise
+            read: list[Path] = []
             for path in list(pending):
                 outcome_path = self._outcome_path(spec, path)
                 if outcome_path.is_file():
@@ -163,7 +166,10 @@ class Benchmark:
                     outcome, ended = {"status": FAILED, "reason": ended}, None
                 else:
                     continue
+                if outcome["status"] != MISSING:
+                    read.append(path)
                 write_json(self._result_path(spec, path), {**pending.pop(path), **outcome})
+            self._note_readings(spec, read)
 
     def _shared(self, spec: SystemSpec, model: str, content: str) -> dict[str, Any]:
         settings = self.settings

@@ -177,6 +177,29 @@ def test_a_process_that_dies_is_a_row_and_readings_are_noted(
     assert "out of memory" in report
 
 
+def test_a_system_that_is_missing_reads_nothing_and_one_that_is_stopped_may_have(
+    tmp_path: Path, ruler: SystemSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_file(tmp_path / "a.test.spacy")
+    readings = tmp_path / "out/readings.jsonl"
+    benchmark = Benchmark([ruler], [file], tmp_path / "out", Settings(read_tests=True))
+
+    def is_missing(self: Benchmark, job: dict[str, Any]) -> str:
+        write_json(Path(job["files"][0]["result"]), {"status": "missing", "reason": "no weights"})
+        return ""
+
+    def is_stopped(self: Benchmark, job: dict[str, Any]) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Benchmark, "_work", is_missing)
+    benchmark._predict(ruler, {file: ""}, lambda name, what: None)
+    assert not readings.exists()
+    monkeypatch.setattr(Benchmark, "_work", is_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark._predict(ruler, {file: ""}, lambda name, what: None)
+    assert len(readings.read_text().splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_a_benchmark_in_processes_is_resumed_not_repeated(
     tmp_path: Path, ruler: SystemSpec, monkeypatch: pytest.MonkeyPatch
