@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ _READER_CPUS = 0.25
 """Of a task that reads: it waits for the disk and for the actors most of the time. As it is not
 what an actor takes, Ray does not run both in one process, where a file would be one actor's."""
 
+_SAID = re.compile(r"VanerError: (V[EW]\d+: .*)")
+
 
 def ray_engine(
     n_workers: int, *, address: str | None = None, init: Mapping[str, Any] | None = None
@@ -27,7 +30,7 @@ def ray_engine(
     address: of a running cluster ("auto" = of this machine); None = one on this machine alone.
     init: further arguments of ray.init, where no Ray runs in this process yet.
     RAISES VanerError: VE713, Ray is not installed; VE715, it cannot be started or found;
-        VE716, standard input, which only one machine has.
+        VE716, standard input, which only one machine has; what an actor raises, e.g. VE707, VE709.
     """
 
     def run(
@@ -36,12 +39,17 @@ def ray_engine(
         if any(path == STDIN for source in sources for path, _ in source.files):
             raise VanerError(Messages.VE716)
         started = _connect(address, dict(init or {}))
+        import ray
+
         try:
             yield from _run(sources, store, settings, n_workers)
+        except ray.exceptions.RayError as error:
+            # What an actor says in a sentence comes inside of what happened to the actor.
+            if said := _SAID.search(str(error)):
+                raise VanerError(said[1]) from error
+            raise
         finally:
             if started:
-                import ray
-
                 ray.shutdown()
 
     return run

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -118,6 +119,13 @@ def test_a_ray_that_cannot_be_started_is_told(given, settings, tmp_path):
     engine = ray_engine(1, init={**HERE, "object_store_memory": 1})
     with pytest.raises(VanerError, match="VE715"):
         annotate(str(given), tmp_path / "out", settings(), engine=engine)
+
+
+def test_what_an_actor_complains_of_is_told_in_a_sentence(given, settings, tmp_path):
+    nowhere = replace(settings(), model=str(tmp_path / "nowhere"))
+    with pytest.raises(VanerError, match="^VE709: the pipeline .*nowhere cannot be loaded") as told:
+        annotate(str(given), tmp_path / "out", nowhere, engine=ray_engine(1, init=HERE))
+    assert "\n" not in str(told.value)
 
 
 PAGE = (Path(__file__).parents[2] / "docs/cluster.md").read_text("utf8")
