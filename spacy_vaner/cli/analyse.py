@@ -65,6 +65,15 @@ def analyse_command(
     max_documents: Annotated[
         int, typer.Option("--max-documents", min=1, help="Shown in the page, per corpus")
     ] = 200,
+    examples: Annotated[
+        int,
+        typer.Option(
+            "--examples",
+            min=0,
+            help="Of each kind of case in the report, with their text; 0 for a report without text "
+            "of the corpus",
+        ),
+    ] = 5,
     seed: SEED = 0,
     resamples: RESAMPLES = 1000,
     gpu_id: GPU_ID = -1,
@@ -125,7 +134,9 @@ def analyse_command(
         "seed": seed,
         "resamples": resamples,
     }
-    written = write_analysis(analyses, output / "analysis.json", settings=settings)
+    written = write_analysis(
+        analyses, output / "analysis.json", settings=settings, n_examples=examples
+    )
     write_whole(output / "analysis.md", report_analysis(written).encode("utf8", "replace"))
     write_page(
         {corpus: analysis.documents for corpus, analysis in analyses.items()},

@@ -47,7 +47,9 @@ ALL_TYPES = "all types"
 UNSEEN = "unseen sentences"
 """The scale without the sentences that are in the training data too."""
 
-_EXAMPLES = 5
+N_EXAMPLES = 5
+"""Of each kind of case, with their text."""
+
 _CONTEXT = 60
 """Characters of text on each side of an example."""
 
@@ -81,7 +83,7 @@ class CorpusAnalysis:
         paper, strict = (self.scores[scale][type].counts.f for scale in ("paper", "strict"))
         return None if paper is None or strict is None else paper - strict
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, n_examples: int = N_EXAMPLES) -> dict[str, Any]:
         """Plain values in a fixed order of keys; of the cases numbers and a few examples."""
         return {
             "scores": {
@@ -112,7 +114,7 @@ class CorpusAnalysis:
                 kind: {
                     "meaning": PAPER_CASES[kind],
                     "n": len(cases),
-                    "examples": [_example(case) for case in _spread(cases)],
+                    "examples": [_example(case) for case in _spread(cases, n_examples)],
                 }
                 for kind, cases in self.cases.items()
             },
@@ -123,9 +125,9 @@ def _plain(differences: Mapping[str, PairedDifference]) -> dict[str, Any]:
     return {type: difference._asdict() for type, difference in differences.items()}
 
 
-def _spread(cases: Sequence[PaperCase]) -> Sequence[PaperCase]:
+def _spread(cases: Sequence[PaperCase], n: int) -> Sequence[PaperCase]:
     """A few from all over the corpus, not the first document's."""
-    return cases[:: max(1, -(-len(cases) // _EXAMPLES))]
+    return cases[:: max(1, -(-len(cases) // n))] if n else []
 
 
 def _example(case: PaperCase) -> dict[str, Any]:
@@ -341,9 +343,18 @@ def _calibrations(documents: Sequence[JudgedDocument]) -> dict[str, Calibration]
 
 
 def write_analysis(
-    analyses: Mapping[str, CorpusAnalysis], path: Path, *, settings: Mapping[str, Any]
+    analyses: Mapping[str, CorpusAnalysis],
+    path: Path,
+    *,
+    settings: Mapping[str, Any],
+    n_examples: int = N_EXAMPLES,
 ) -> dict[str, Any]:
-    """Write the JSON. settings: what was analysed and how. RETURNS: what was written."""
+    """Write the JSON.
+
+    settings: what was analysed and how.
+    n_examples: of each kind of case; 0 for a file that holds no text of the corpus.
+    RETURNS: what was written.
+    """
     written: dict[str, Any] = {
         "format": FORMAT,
         **settings,
@@ -353,7 +364,9 @@ def write_analysis(
             UNSEEN: "strict, without the sentences of eight words or more that are in the training "
             "data too",
         },
-        "corpora": {name: corpus.to_dict() for name, corpus in analyses.items()},
+        "corpora": {
+            name: corpus.to_dict(n_examples=n_examples) for name, corpus in analyses.items()
+        },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"

@@ -162,3 +162,14 @@ def test_sentences_of_the_training_data_can_be_left_out():
     assert analysis.scores["strict"]["all types"].counts == Counts(2, 1, 1)
     assert analysis.scores[UNSEEN]["all types"].counts == Counts(0, 1, 1)
     assert UNSEEN not in next(iter(analyse([predicted], n_resamples=5).values())).scores
+
+
+def test_a_report_can_do_without_text_of_the_corpus(sample, tmp_path):
+    path = tmp_path / "analysis.json"
+    with_text = write_analysis({"sample": sample}, path, settings={})
+    without = write_analysis({"sample": sample}, path, settings={}, n_examples=0)
+    for kind, cases in without["corpora"]["sample"]["cases"].items():
+        told = with_text["corpora"]["sample"]["cases"][kind]
+        assert cases["n"] == told["n"]
+        assert not cases["examples"] and bool(told["examples"]) == bool(told["n"])
+    assert "[" not in report_analysis(without).replace("](", "")
