@@ -155,6 +155,9 @@ def test_sets_and_variants_have_settings_of_their_own(tmp_path: Path) -> None:
     assert runs.config(ablation.Run("one", "off", 3)).windows_per_step == 4
     folders = [runs.rows(ablation.Run("one", variant, 3)).name for variant in ("light", "leaky")]
     assert folders == ["one.honest", "one.leaky"]
+    assert str(tmp_path) in light.rows
+    shown = ablation.shown(light)
+    assert shown["rows"] == "two.honest" and shown["backbone"] is None
     assert len(runs.runs()) == 6
 
 

@@ -269,7 +269,7 @@ def train(ablation: Ablation, run: Run, *, with_test: bool) -> None:
     path = ablation.result(run)
     result: dict[str, Any] = json.loads(path.read_text("utf8")) if path.is_file() else {}
     folder = ablation.output / "runs" / run.name
-    if result and (changed := changes(result["settings"], ablation.config(run).to_dict())):
+    if result and (changed := changes(result["settings"], shown(ablation.config(run)))):
         raise SystemExit(f"{path} is of other settings ({changed}). Name another output folder.")
     if not result:
         outcome = train_tagger(ablation.config(run), folder, resume=True)
@@ -288,6 +288,14 @@ def train(ablation: Ablation, run: Run, *, with_test: bool) -> None:
             corpora = ", ".join(f"{corpus} test" for corpus in ablation.corpora(run.set))
             file.write(f"| {date.today()} | {run.name} | {corpora} | ablation of DBR |\n")
         print(f"{run.name}: test {summary(result['test'])}", flush=True)
+
+
+def shown(config: TagConfig) -> dict[str, Any]:
+    """The settings of a run, files by their names: where they lie is nobody else's business."""
+    settings = config.to_dict()
+    for values, key in ((settings, "rows"), (settings, "backbone"), (settings["start"], "vectors")):
+        values[key] = values[key] and Path(values[key]).name
+    return settings
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -319,7 +327,7 @@ def trained(ablation: Ablation, run: Run, folder: Path) -> dict[str, Any]:
             for record in log
             if "dev_f" in record
         ],
-        "settings": config.to_dict(),
+        "settings": shown(config),
         "versions": versions(),
         "dev": None,
         "test": None,
