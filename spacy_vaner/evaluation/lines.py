@@ -17,14 +17,18 @@ class Question(NamedTuple):
     named: bool
 
     @property
-    def title(self) -> str:
+    def short_title(self) -> str:
         shown = "Raw text" if self.view == "text" else "The corpus's own words"
-        named = "corpus named" if self.named else "no corpus named"
+        return f"{shown}, {'corpus named' if self.named else 'no corpus named'}"
+
+    @property
+    def title(self) -> str:
+        """With what the figures are for."""
         use = {
             ("text", False): ": what users get",
             ("tokens", True): ": what published figures are compared with",
         }
-        return f"{shown}, {named}{use.get((self.view, self.named), '')}"
+        return f"{self.short_title}{use.get((self.view, self.named), '')}"
 
 
 class Key(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -76,9 +76,13 @@ def published_section(corpus: str) -> str:
     if not rows:
         return ""
     header = ["published, not measured here", "type", "P", "R", "F1", "scale", "source"]
-    used = {row[5] for row in rows}
-    told = "; ".join(f"{name}: {what}" for name, what in _data()["scales"].items() if name in used)
-    return table(header, rows) + f"\nScales of the published figures: {told}.\n"
+    return table(header, rows)
+
+
+def published_scales(corpora: Iterable[str]) -> dict[str, str]:
+    """The scales that figures of these corpora stand on, with what each means."""
+    used = {figure.scale for corpus in corpora for figure in figures_of(corpus)}
+    return {name: what for name, what in _data()["scales"].items() if name in used}
 
 
 def beside_published(lines: Sequence[Line]) -> str:

@@ -22,7 +22,7 @@ from spacy_vaner.evaluation.lines import (
     questions,
 )
 from spacy_vaner.evaluation.plots import SPEED_PLOT, draw, f1_plot
-from spacy_vaner.evaluation.published import beside_published, published_section
+from spacy_vaner.evaluation.published import beside_published, published_scales, published_section
 from spacy_vaner.evaluation.scales import SCALES
 from spacy_vaner.evaluation.speeds import speed_section
 from spacy_vaner.evaluation.tables import UNDEFINED, cell, percent, signed, table
@@ -76,6 +76,7 @@ def build_report(folder: Path) -> str:
         speed_section(folder),
         _plot(folder, SPEED_PLOT, "Words per second"),
         *_corpora(results, lines),
+        _scales(lines),
         *_leakage(folder),
         _not_measured(results),
         _made_with(results),
@@ -199,7 +200,7 @@ def _corpora(results: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> Ite
         for question in questions(own):
             asked = [line for line in own if line.question == question]
             for file in sorted({line.key.file for line in asked}):
-                yield f"### {question.title}: `{file}`\n"
+                yield f"### {question.short_title}: `{file}`\n"
                 yield _measured([line for line in asked if line.key.file == file])
                 yield from _unmapped(results, file)
         yield published_section(corpus)
@@ -234,8 +235,19 @@ def _measured(lines: Sequence[Line]) -> str:
                 *(percent(line.f(name)) for name in others),
             ]
         )
-    told = "; ".join(f"{name}: {SCALES[name].description}" for name in others)
-    return table(header, rows) + (f"\nOther scales: {told}.\n" if told else "")
+    return table(header, rows)
+
+
+def _scales(lines: Sequence[Line]) -> str:
+    """What the names of scales in the tables mean: ours, then those of published figures."""
+    used = {name for line in lines for name in line.scales}
+    ours = [f"- {name}: {scale.description}" for name, scale in SCALES.items() if name in used]
+    published = published_scales(dict.fromkeys(line.corpus for line in lines))
+    theirs = [f"- {name}: {what}" for name, what in published.items()]
+    parts = ["## Scales\n\nOf what was measured here:\n", *ours]
+    if theirs:
+        parts += ["\nOf published figures:\n", *theirs]
+    return "\n".join(parts) + "\n"
 
 
 def _across(lines: Sequence[Line]) -> str:
