@@ -66,7 +66,7 @@ batch_subwords = 4096
 asking = "per_type"
 precision = "auto"
 device = "auto"
-engine = "torch"
+engine = "auto"
 label_map = {}
 retokenize = false
 adapters = []
@@ -153,7 +153,7 @@ def make_vaner_ner(
     asking: Literal["per_type", "joint"],
     precision: Literal["auto", "fp32", "bf16"],
     device: str,
-    engine: Literal["torch"],
+    engine: Literal["auto", "torch", "onnx"],
     label_map: dict[str, str],
     retokenize: bool,
     adapters: list[dict[str, str | list[str]]],
@@ -198,7 +198,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
     threshold = Setting(check_threshold)
     batch_subwords = Setting(check_batch_subwords)
     asking = Setting(one_of("per_type", "joint"))
-    engine = Setting(one_of("torch"))
+    engine = Setting(one_of("auto", "torch", "onnx"))
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         asking: str = "per_type",
         precision: str = "auto",
         device: str = "auto",
-        engine: str = "torch",
+        engine: str = "auto",
         label_map: Mapping[str, str] | None = None,
         retokenize: bool = False,
         adapters: Sequence[Mapping[str, Any]] = (),
@@ -457,7 +457,29 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             raise VanerError(f"{Errors.E109.format(name=self.name)} {Messages.VE017}")
         if tagger.asking != self.asking:
             raise VanerError(Messages.VE039.format(asking=self.asking, trained=tagger.asking))
+        self._choose_engine(tagger)
         return tagger
+
+    def _choose_engine(self, tagger: "Tagger") -> None:
+        """Set what runs the tagger's layers; "auto" is ONNX Runtime where it is there and fits.
+
+        A precision that is asked for by name is torch's: 8 bits are neither fp32 nor bf16.
+        RAISES VanerError: VE108, it is not installed; VE109, it cannot run this tagger.
+        """
+        from spacy_vaner.backbone.onnx_layers import is_installed
+
+        wanted = self.engine
+        if wanted == "onnx" and not is_installed():
+            raise VanerError(Messages.VE108)
+        if wanted == "onnx" and not tagger.fits_onnx:
+            raise VanerError(
+                Messages.VE109.format(backbone=tagger.backbone_name, device=tagger.device)
+            )
+        if wanted == "auto":
+            fits = self._precision == "auto" and tagger.fits_onnx and is_installed()
+            wanted = "onnx" if fits else "torch"
+        if tagger.engine != wanted:
+            tagger.engine = wanted
 
     def _questions(
         self, doc: Doc, types: Sequence[str] | None, corpus: CorpusName | _AsSet

@@ -173,6 +173,18 @@ class Messages:
         "RoBERTa, ELECTRA, DistilBERT, DeBERTa and ModernBERT kinds; set `model.backbone.name` to "
         "one."
     )
+    VE108 = (
+        'VE108: engine = "onnx" needs onnx and onnxruntime. Install the extra [onnx], or set '
+        "engine to auto or torch."
+    )
+    VE109 = (
+        'VE109: engine = "onnx" runs a tagger that stores a plain LLaMA, without LoRA over all '
+        "types, on the CPU; this one is {backbone} on {device}. Set engine to auto or torch."
+    )
+    VW108 = (
+        "VW108: ONNX Runtime does not compute what torch computes with this tagger on this machine "
+        "({error}); torch is used. Set engine to torch to do without this check."
+    )
     VE110 = "VE110: the tokenizer's {file} cannot be read: {error}"
     VE111 = (
         "VE111: there is no {file} in {where}. Make a tokenizer with "

@@ -210,7 +210,8 @@ class TaggerShim(Shim):
             torch.set_num_threads(1)
             self._process = os.getpid()
         longest = max(len(row.input_ids) for row in rows)
-        width = min(padded_length(longest), max(longest, tagger.max_positions))
+        width = padded_length(longest, is_train=is_train)
+        width = min(width, max(longest, tagger.max_positions))
         input_ids = np.full((len(rows), width), tagger.tokenizer.pad_id, dtype=np.int64)
         for line, row in enumerate(rows):
             input_ids[line, : len(row.input_ids)] = row.input_ids

@@ -60,10 +60,11 @@ def split_pieces(doc: Doc) -> IntArray:
     """
     kinds = doc.text.translate(_KINDS)
     finditer = _PIECE.finditer
+    # An array, since spaCy makes an object of every token that is iterated over.
     pieces = [
         match.span()
-        for token in doc
-        for match in finditer(kinds, token.idx, token.idx + len(token.orth_))
+        for start, length in doc.to_array(["IDX", "LENGTH"]).tolist()
+        for match in finditer(kinds, start, start + length)
     ]
     return np.array(pieces, dtype=np.int64).reshape(-1, 2)
 

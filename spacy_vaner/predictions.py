@@ -87,7 +87,7 @@ def project(doc: Doc, spans: Iterable[ScoredSpan], label_map: Mapping[str, str])
 
     RETURNS: in the order (start, end, label).
     """
-    token_starts = np.array([token.idx for token in doc])
+    token_starts = doc.to_array("IDX").astype(np.int64)
     best: dict[tuple[int, int, str], float] = {}
     for span in spans:
         start = int(np.searchsorted(token_starts, span.start, side="right")) - 1

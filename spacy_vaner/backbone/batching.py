@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-# Rows are padded to a multiple of this: new shapes at every step cost more than the padding.
-_PAD_TO = 32
+# Rows are padded to a multiple of this. In training, new shapes at every step cost more than the
+# padding; in prediction the padding does.
+_PAD_TO, _PAD_TO_IN_PREDICTION = 32, 8
 
 
-def padded_length(length: int) -> int:
+def padded_length(length: int, *, is_train: bool = True) -> int:
     """The width of a batch whose longest row is of this length."""
-    return -(-length // _PAD_TO) * _PAD_TO
+    multiple = _PAD_TO if is_train else _PAD_TO_IN_PREDICTION
+    return -(-length // multiple) * multiple
 
 
 def plan_batches(lengths: Sequence[int], batch_subwords: int) -> Iterator[list[int]]:

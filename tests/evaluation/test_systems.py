@@ -117,6 +117,15 @@ def test_a_vaner_pipeline_is_asked_for_types_and_corpus(tmp_path: Path) -> None:
     assert all(span.probability is not None for span in spans)
 
 
+def test_a_vaner_without_a_place_is_the_one_of_the_package_on_the_engine_that_is_named() -> None:
+    settings = {"engine": "torch", "precision": "fp32"}
+    system = load_system(SystemSpec("ours", "vaner", settings=settings))
+    component = system.nlp.get_pipe("vaner_ner")  # type: ignore[attr-defined]
+    assert (component.engine, component.precision) == ("torch", "fp32")
+    with pytest.raises(VanerError, match="VE026: engine"):
+        load_system(SystemSpec("ours", "vaner", settings={"engine": "steam"}))
+
+
 def test_the_untrained_cnn_reads_texts() -> None:
     system = load("cnn")
     (spans,) = system.predict([Question(TEXT)])

@@ -23,6 +23,8 @@ from spacy_vaner.evaluation.systems.base import (
 from spacy_vaner.gold import Ask, set_ask, types_of_pipeline
 from spacy_vaner.predictions import PREDICTIONS_KEY
 
+_SETTINGS_OF_OURS = {"engine", "precision"}
+
 
 class PipelineSystem:
     """A pipeline; exact offsets where a vaner_ner wrote them, entities otherwise.
@@ -102,22 +104,26 @@ def _sets_ents(nlp: Language, name: str) -> bool:
 
 
 def load(spec: SystemSpec) -> PipelineSystem:
-    """Kinds "vaner", "spacy" and "cnn"; `settings`: batch_size.
+    """Kinds "vaner", "spacy" and "cnn"; `settings`: batch_size, and engine and precision of a
+    vaner_ner. A "vaner" without a place is the tagger of the package.
 
-    RAISES SystemMissing: no such pipeline. VanerError: VE408.
+    RAISES SystemMissing: no such pipeline. VanerError: VE408; VE026, no such engine.
     """
     if spec.kind == "cnn":
         return PipelineSystem(_untrained_cnn(), label_map={})
     path = Path(spec.where)
-    if not path.exists() and not spacy.util.is_package(spec.where):
+    if spec.kind == "vaner" and not spec.where:
+        nlp = spacy.blank("en")
+        nlp.add_pipe("vaner_ner")
+    elif path.exists() or spacy.util.is_package(spec.where):
+        nlp = spacy.load(path if path.exists() else spec.where)
+    else:
         raise SystemMissing(Messages.VE463.format(where=spec.where))
-    nlp = spacy.load(path if path.exists() else spec.where)
-    own_labels = {
-        label: type
-        for name, component in nlp.pipeline
-        if nlp.get_pipe_meta(name).factory == "vaner_ner"
-        for type, label in getattr(component, "label_map", {}).items()
-    }
+    ours: list[Any] = [c for n, c in nlp.pipeline if nlp.get_pipe_meta(n).factory == "vaner_ner"]
+    for component in ours:
+        for key in _SETTINGS_OF_OURS & spec.settings.keys():
+            setattr(component, key, spec.settings[key])
+    own_labels = {label: type for component in ours for type, label in component.label_map.items()}
     return PipelineSystem(
         nlp,
         label_map={**own_labels, **spec.label_map},
