@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spacy_vaner.corpora.docbins import find_files, make_vocab
 from spacy_vaner.errors import Messages
@@ -91,13 +91,15 @@ class DictionarySystem:
 
 
 def load(spec: SystemSpec) -> DictionarySystem:
-    """`settings`: min_share (0.5), of the places of a training name the share that is annotated.
+    """`settings`: min_share (0.5), of the places of a name in training files the share that is
+    annotated; train, for a knowledge base: the training files or folder that judge its names.
 
     RAISES SystemMissing: neither a knowledge base nor training files are there.
     """
     path = Path(spec.where)
     if not path.exists():
         raise SystemMissing(Messages.VE465.format(where=spec.where))
+    min_share = spec.settings.get("min_share", 0.5)
     if path.suffix == ".parquet":
         from spacy_vaner.knowledge.store import KnowledgeBase
 
@@ -106,20 +108,24 @@ def load(spec: SystemSpec) -> DictionarySystem:
             type: NameList(kb.names[position] for position in positions)
             for type, positions in kb.by_type.items()
         }
+        if train := spec.settings.get("train"):
+            texts = list(_read(find_files([train], split="train")))
+            lists = _believed(lists, texts, min_share=min_share)
     else:
-        files = find_files([path], split="train")
-        lists = lists_of_mentions(files, min_share=spec.settings.get("min_share", 0.5))
+        lists = lists_of_mentions(find_files([path], split="train"), min_share=min_share)
     return DictionarySystem(lists, size_on_disk(path))
 
 
-def lists_of_mentions(paths: Sequence[Path], *, min_share: float) -> dict[str, NameList]:
-    """Name lists of the mentions in `.spacy` files.
+class _Text(NamedTuple):
+    """A training document: the types that it annotates completely, its words, its mentions."""
 
-    A name that stands unannotated in more than 1 - min_share of its places is left out: such words
-    ("protein", "cell") would cost more than they find.
-    """
-    texts: list[tuple[frozenset[str], list[tuple[str, int, int]], list[tuple[str, Offsets]]]] = []
-    names: dict[str, set[str]] = {}
+    types: frozenset[str]
+    text: str
+    words: list[tuple[str, int, int]]
+    mentions: list[tuple[str, Offsets]]
+
+
+def _read(paths: Sequence[Path]) -> Iterator[_Text]:
     for path in paths:
         for document in GoldFile(path).read(make_vocab()):
             gold, text = document.gold, document.doc.text
@@ -128,20 +134,42 @@ def lists_of_mentions(paths: Sequence[Path], *, min_share: float) -> dict[str, N
                 for mention in gold.mentions
                 if len(mention.fragments) == 1 and mention.type in gold.types
             ]
-            for type, (start, end) in mentions:
-                names.setdefault(type, set()).add(text[start:end])
-            texts.append((frozenset(gold.types), _words(text), mentions))
+            yield _Text(frozenset(gold.types), text, _words(text), mentions)
+
+
+def lists_of_mentions(paths: Sequence[Path], *, min_share: float) -> dict[str, NameList]:
+    """Name lists of the mentions in `.spacy` files.
+
+    A name that stands unannotated in more than 1 - min_share of its places is left out: such words
+    ("protein", "cell") would cost more than they find.
+    """
+    texts = list(_read(paths))
+    names: dict[str, set[str]] = {}
+    for each in texts:
+        for type, (start, end) in each.mentions:
+            names.setdefault(type, set()).add(each.text[start:end])
     lists = {type: NameList(own) for type, own in names.items()}
+    return _believed(lists, texts, min_share=min_share)
+
+
+def _believed(
+    lists: Mapping[str, NameList], texts: Sequence[_Text], *, min_share: float
+) -> dict[str, NameList]:
+    """The lists without the names that are annotated in too few of their places.
+
+    A name that does not occur in the texts stays.
+    """
+    found = {}
     for type, all_names in lists.items():
         places: Counter[Key] = Counter()
         annotated: Counter[Key] = Counter()
-        for types, words, mentions in texts:
-            if type in types:
-                right = {span for name, span in mentions if name == type}
-                for key, span in all_names.find(words):
+        for each in texts:
+            if type in each.types:
+                right = {span for name, span in each.mentions if name == type}
+                for key, span in all_names.find(each.words):
                     places[key] += 1
                     annotated[key] += span in right
-        lists[type] = all_names.without(
+        found[type] = all_names.without(
             key for key, n in places.items() if annotated[key] < min_share * n
         )
-    return lists
+    return found
