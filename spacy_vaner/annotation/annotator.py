@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,7 +66,16 @@ class Settings:
             "spacy_vaner": __version__,
             "spacy": version("spacy"),
             "torch": version("torch"),
+            # Where it is installed it may run the layers, in 8 bits.
+            "onnxruntime": _version_of("onnxruntime"),
         }
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def model_name(model: str | None) -> str:

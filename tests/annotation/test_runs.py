@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,7 @@ from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 from spacy_vaner import shipped
-from spacy_vaner.annotation import store
+from spacy_vaner.annotation import annotator, store
 from spacy_vaner.annotation.annotator import Annotator, Settings, load_pipeline, model_name
 from spacy_vaner.annotation.document import Document
 from spacy_vaner.annotation.formats import OUTPUTS
@@ -224,6 +225,14 @@ def test_other_settings_into_the_same_place_are_refused(given, by_rules, tmp_pat
         with pytest.raises(VanerError, match="VE705.*(jsonl|shard_documents was 3, is 4)"):
             run(given, tmp_path / "out", changed)
     assert content(tmp_path / "out") == before
+
+
+def test_results_of_another_engine_are_not_mixed_in(given, by_rules, tmp_path, monkeypatch):
+    run(given, tmp_path / "out", by_rules())
+    versions = {"onnxruntime": "0.1"}
+    monkeypatch.setattr(annotator, "version", lambda name: versions.get(name, version(name)))
+    with pytest.raises(VanerError, match="VE705.*onnxruntime"):
+        run(given, tmp_path / "out", by_rules())
 
 
 def test_a_folder_of_something_else_is_refused(given, by_rules, tmp_path):
