@@ -11,8 +11,9 @@ import spacy
 from spacy.language import Language
 
 from spacy_vaner.backbone.packing import round_weights
+from spacy_vaner.backbone.saving import tagger_files
 from spacy_vaner.backbone.settings import Pretrained
-from spacy_vaner.backbone.tagger import Tagger, tagger_files
+from spacy_vaner.backbone.tagger import Tagger
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.model import get_tagger, load_model_files
 from spacy_vaner.model_card import card_text, figures, read_facts, training_data

@@ -275,13 +275,13 @@ class TaggerShim(Shim):
             self._model.to("cpu" if device_type == "cpu" else f"cuda:{device_id}")
 
     def to_bytes(self) -> bytes:
-        from spacy_vaner.backbone.tagger import tagger_files
+        from spacy_vaner.backbone.saving import tagger_files
 
         files = tagger_files(self._model) if self._model is not None else {}
         return bytes(srsly.msgpack_dumps(files))
 
     def from_bytes(self, data: bytes) -> "TaggerShim":
-        from spacy_vaner.backbone.tagger import tagger_from_files
+        from spacy_vaner.backbone.saving import tagger_from_files
 
         files = srsly.msgpack_loads(data)
         if files:
@@ -505,7 +505,7 @@ def initialize_tagger(
     asking: "per_type" or "joint", which the head is made for.
     texts: to train the tokenizer of a small LLaMA that has none.
     """
-    from spacy_vaner.backbone.tagger import build_tagger
+    from spacy_vaner.backbone.building import build_tagger
 
     if isinstance(model.attrs["backbone"], Pretrained):
         _take_pretrained(model, asking=asking, device=device, precision=precision, seed=seed)
@@ -538,7 +538,7 @@ def load_pretrained_tagger(
 def _take_pretrained(
     model: TaggerModel, *, asking: str | None, device: str, precision: str, seed: int
 ) -> None:
-    from spacy_vaner.backbone.tagger import tagger_over
+    from spacy_vaner.backbone.saving import tagger_over
 
     settings = model.attrs["backbone"]
     tagger = tagger_over(
@@ -557,7 +557,7 @@ def _take_pretrained(
 
 def model_files(model: TaggerModel) -> dict[str, bytes]:
     """The weights as files, name to content; empty before weights are made."""
-    from spacy_vaner.backbone.tagger import tagger_files
+    from spacy_vaner.backbone.saving import tagger_files
 
     tagger = get_tagger(model)
     return tagger_files(tagger) if tagger is not None else {}
@@ -572,7 +572,7 @@ def load_model_files(
     backbone is (so that a folder that has moved is found by changing `model.backbone.name`), its
     dtype and attn_implementation. Shapes, adapter and dropout are those that were saved.
     """
-    from spacy_vaner.backbone.tagger import tagger_from_files
+    from spacy_vaner.backbone.saving import tagger_from_files
 
     tagger = tagger_from_files(
         files, device=device, precision=precision, backbone=model.attrs["backbone"]

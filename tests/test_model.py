@@ -3,8 +3,8 @@
 import torch
 from thinc.api import Adam
 
+from spacy_vaner.backbone.building import build_tagger
 from spacy_vaner.backbone.settings import SmallLlama
-from spacy_vaner.backbone.tagger import build_tagger
 from spacy_vaner.model import TaggerShim
 
 

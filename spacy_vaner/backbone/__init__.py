@@ -6,9 +6,11 @@ transformers and peft are imported when a tagger is made, not before.
 from __future__ import annotations
 
 from .attention import bidirectional_mask, self_check
+from .building import build_tagger
 from .device import choose_device, choose_precision
+from .saving import tagger_files, tagger_from_files
 from .settings import Backbone, HFBackbone, Lora, SmallLlama
-from .tagger import LABELS, Tagger, build_tagger, tagger_files, tagger_from_files
+from .tagger import LABELS, Tagger
 from .tokenizer import SubwordTokenizer, train_bpe
 
 __all__ = [

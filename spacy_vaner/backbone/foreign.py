@@ -28,9 +28,10 @@ from torch import Tensor
 
 from ..errors import Messages, VanerError
 from .attention import ENCODERS
+from .building import build_tagger
 from .lora import adapter_parameters
 from .settings import HFBackbone, Lora
-from .tagger import LABELS, Tagger, build_tagger
+from .tagger import LABELS, Tagger
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

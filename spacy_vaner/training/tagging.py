@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from spacy_vaner.backbone.attention import look_left_only
 from spacy_vaner.backbone.batching import plan_batches
+from spacy_vaner.backbone.building import build_tagger
 from spacy_vaner.backbone.device import choose_device, choose_precision
 from spacy_vaner.backbone.joint import Asked, question_text
 from spacy_vaner.backbone.lexicon import LexiconTable
+from spacy_vaner.backbone.saving import set_tagger_weights, tagger_files
 from spacy_vaner.backbone.settings import HFBackbone
-from spacy_vaner.backbone.tagger import Tagger, build_tagger, set_tagger_weights, tagger_files
+from spacy_vaner.backbone.tagger import Tagger
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer
 from spacy_vaner.backbone.word_features import WordVectors, add_lexicon, word_embedding
 from spacy_vaner.decoding import FloatArray, decode, softmax

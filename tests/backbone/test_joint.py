@@ -10,8 +10,8 @@ import torch
 
 from spacy_vaner.backbone import SmallLlama, Tagger, build_tagger, tagger_files, tagger_from_files
 from spacy_vaner.backbone.joint import Asked, JointHead, question_text
+from spacy_vaner.backbone.saving import set_tagger_weights
 from spacy_vaner.backbone.settings import Lora
-from spacy_vaner.backbone.tagger import set_tagger_weights
 from spacy_vaner.errors import VanerError
 
 TEXTS = ["BRCA1-deficient mice were given aspirin.", "Disease Chemical [BC5CDR-chem] Gene"] * 5

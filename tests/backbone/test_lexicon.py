@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from spacy_vaner.backbone.building import build_tagger
 from spacy_vaner.backbone.lexicon import MAX_WORDS, N_FACTS, LexiconTable, split_name
 from spacy_vaner.backbone.pretrained import fresh_decoder, small_llama_config
+from spacy_vaner.backbone.saving import tagger_files, tagger_from_files
 from spacy_vaner.backbone.settings import HFBackbone, SmallLlama
-from spacy_vaner.backbone.tagger import build_tagger, tagger_files, tagger_from_files
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer, train_bpe
 from spacy_vaner.backbone.word_features import (
     WordEmbedding,

@@ -13,8 +13,8 @@ from spacy_vaner.backbone import Lora, SmallLlama, SubwordTokenizer, build_tagge
 from spacy_vaner.backbone.attention import bidirectional_mask
 from spacy_vaner.backbone.llama import Llama, LlamaShape, make_llama
 from spacy_vaner.backbone.pretrained import config_from_json, fresh_decoder
+from spacy_vaner.backbone.saving import tagger_files, tagger_from_files, tagger_over
 from spacy_vaner.backbone.settings import Pretrained
-from spacy_vaner.backbone.tagger import tagger_files, tagger_from_files, tagger_over
 
 from .conftest import TEXTS
 
