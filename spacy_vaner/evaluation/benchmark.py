@@ -36,7 +36,7 @@ from spacy_vaner.evaluation.predictions import pair_with_gold
 from spacy_vaner.evaluation.result import LEVEL
 from spacy_vaner.evaluation.systems import KINDS
 from spacy_vaner.evaluation.systems.base import SystemSpec
-from spacy_vaner.evaluation.worker import FAILED, MISSING, OK
+from spacy_vaner.evaluation.worker import FAILED, MISSING, NOT_ASKED, OK
 from spacy_vaner.files import write_whole
 
 FORMAT = 1
@@ -124,7 +124,8 @@ class Benchmark:
             shared = self._shared(spec, model, contents[path])
             frame = {"file": path.name, **shared}
             known = read_json(self._result_path(spec, path))
-            if known.get("status") == OK and known.get("fingerprint") == frame["fingerprint"]:
+            is_settled = known.get("status") in (OK, NOT_ASKED)
+            if is_settled and known.get("fingerprint") == frame["fingerprint"]:
                 if known["system"] != frame["system"]:  # its marks may have changed
                     write_json(self._result_path(spec, path), {**known, "system": spec.to_dict()})
             else:
@@ -166,7 +167,7 @@ class Benchmark:
                     outcome, ended = {"status": FAILED, "reason": ended}, None
                 else:
                     continue
-                if outcome["status"] != MISSING:
+                if outcome["status"] not in (MISSING, NOT_ASKED):
                     read.append(path)
                 write_json(self._result_path(spec, path), {**pending.pop(path), **outcome})
             self._note_readings(spec, read)

@@ -25,8 +25,9 @@ from spacy_vaner.evaluation.systems.base import Question, System, SystemMissing,
 from spacy_vaner.files import write_whole
 from spacy_vaner.metrics import ANY_TYPE, Counts
 
-OK, MISSING, FAILED = "ok", "missing", "failed"
-"""What became of a system on a corpus; only OK has scores, only OK is not tried again."""
+OK, MISSING, FAILED, NOT_ASKED = "ok", "missing", "failed", "not asked"
+"""What became of a system on a corpus; only OK has scores. OK and NOT_ASKED, which is a corpus that
+has no type that the system knows, are not tried again."""
 
 
 def run_predictions(job: Mapping[str, Any]) -> None:
@@ -63,7 +64,7 @@ def _predict_file(system: System, paths: Mapping[str, str], job: Mapping[str, An
         for document, types in documents
     ]
     if not questions:
-        return {"status": MISSING, "reason": Messages.VE467.format(types=_listed(system.types))}
+        return {"status": NOT_ASKED, "reason": Messages.VE467.format(types=_listed(system.types))}
     before = dict(system.unmapped)
     started = time.perf_counter()
     answers = list(system.predict(questions))

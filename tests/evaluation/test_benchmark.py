@@ -101,7 +101,8 @@ def test_types_that_a_system_does_not_know_are_no_zero(tmp_path: Path, ruler: Sy
     species = write_file(tmp_path / "s.dev.spacy", "S800", types=("Species",))
     both = write_file(tmp_path / "b.dev.spacy", types=("Species", "Disease"))
     run_predictions(job(ruler, [species, both], tmp_path))
-    assert "VE467" in read_json(tmp_path / "s.dev.json")["reason"]
+    unknown = read_json(tmp_path / "s.dev.json")
+    assert unknown["status"] == "not asked" and "VE467" in unknown["reason"]
     assert list(read_json(tmp_path / "b.dev.json")["corpora"]["BC5CDR"]["strict"]["types"]) == [
         "Disease"
     ]
@@ -184,19 +185,29 @@ def test_a_system_that_is_missing_reads_nothing_and_one_that_is_stopped_may_have
     readings = tmp_path / "out/readings.jsonl"
     benchmark = Benchmark([ruler], [file], tmp_path / "out", Settings(read_tests=True))
 
+    status = "missing"
+    n_tried = 0
+
     def is_missing(self: Benchmark, job: dict[str, Any]) -> str:
-        write_json(Path(job["files"][0]["result"]), {"status": "missing", "reason": "no weights"})
+        nonlocal n_tried
+        n_tried += 1
+        write_json(Path(job["files"][0]["result"]), {"status": status, "reason": "no weights"})
         return ""
 
     def is_stopped(self: Benchmark, job: dict[str, Any]) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Benchmark, "_work", is_missing)
-    benchmark._predict(ruler, {file: ""}, lambda name, what: None)
-    assert not readings.exists()
+    for _ in range(2):
+        benchmark._predict(ruler, {file: ""}, lambda name, what: None)
+    assert n_tried == 2
+    status = "not asked"
+    for _ in range(2):  # the answer would be the same
+        benchmark._predict(ruler, {file: ""}, lambda name, what: None)
+    assert n_tried == 3 and not readings.exists()
     monkeypatch.setattr(Benchmark, "_work", is_stopped)
     with pytest.raises(KeyboardInterrupt):
-        benchmark._predict(ruler, {file: ""}, lambda name, what: None)
+        benchmark._predict(ruler, {file: "changed"}, lambda name, what: None)
     assert len(readings.read_text().splitlines()) == 1
 
 
