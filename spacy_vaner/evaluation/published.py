@@ -21,6 +21,7 @@ NEAREST_SCALES = {
 """Scale of a published figure to the one of ours that comes nearest; "unknown" has none."""
 
 _PAPER = "VANER"
+_OTHER_SPLITS = (".train.spacy", ".dev.spacy")
 
 
 class Figure(NamedTuple):
@@ -86,7 +87,11 @@ def published_scales(corpora: Iterable[str]) -> dict[str, str]:
 
 
 def beside_published(lines: Sequence[Line]) -> str:
-    """The best of ours on the scale that is nearest to each published one; empty without ours."""
+    """The best of ours on the scale that is nearest to each published one; empty without ours.
+
+    Published figures are of test splits, so those of other splits are not set beside them.
+    """
+    lines = [line for line in lines if not line.key.file.endswith(_OTHER_SPLITS)]
     rows = []
     for corpus, type in dict.fromkeys((line.corpus, line.type) for line in lines):
         own = _comparable([line for line in lines if (line.corpus, line.type) == (corpus, type)])

@@ -127,3 +127,22 @@ def test_what_training_data_holds_and_what_was_not_measured_have_a_table_each(fo
     assert "| ours | Corpus | 1 of 3 | 4 of 9 | 25.00 % of 8 |" in report
     assert "| gone | missing | all | no \\| weights |" in report
     assert "| gone | flair | – | – | – |" in report
+
+
+@pytest.mark.parametrize(("split", "n_rows"), [("test", 1), ("dev", 0)])
+def test_ours_stands_beside_published_figures_of_test_splits(
+    split: str, n_rows: int, tmp_path: Path
+) -> None:
+    gold = gold_document("Mice and men.", [("Species", "Mice")], types=["Species"], corpus="CRAFT")
+    for name, found in (("right", [("Species", "Mice")]), ("wrong", [("Species", "men")])):
+        frame = {
+            **{"system": SystemSpec(name, "vaner").to_dict(), "file": f"CRAFT.whole.{split}.spacy"},
+            **{"view": "text", "name_corpus": False, "seed": 0, "command": None, "status": "ok"},
+        }
+        outcome = score([predicted_document(gold, found)], seed=0, n_resamples=9)
+        write_json(tmp_path / "results" / name / "a.json", {**frame, **outcome})
+    report = build_report(tmp_path)
+    row = "| CRAFT Species | lenient | 100.00 (paper) | 86.36 | +13.64 | VANER, second row"
+    assert report.count(row) == n_rows
+    # HunFlair's figures allow a character, and so does ours beside them.
+    assert report.count("| CRAFT Species | near | 100.00 (near) | – | – | HunFlair, ") == n_rows
