@@ -35,14 +35,17 @@ class NameList:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._keys = {key for name in names if (key := _key(_words(name)))}
-        self._longest = max(map(len, self._keys), default=0)
+        # By first word: most words of a text begin no name, or a short one.
+        self._longest: dict[str, int] = {}
+        for key in self._keys:
+            self._longest[key[0]] = max(len(key), self._longest.get(key[0], 0))
 
     def find(self, words: Sequence[tuple[str, int, int]]) -> Iterator[tuple[Key, Offsets]]:
         """The names among words with their offsets; none overlaps another."""
         keys = _key(words)
         at = 0
         while at < len(words):
-            most = min(self._longest, len(words) - at)
+            most = min(self._longest.get(keys[at], 0), len(words) - at)
             for length in range(most, 0, -1):
                 if keys[at : at + length] in self._keys:
                     yield keys[at : at + length], (words[at][1], words[at + length - 1][2])
