@@ -12,7 +12,7 @@ from wasabi import msg
 def alter_command(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES", help="Converted corpora, NAME.SPLIT.spacy"),
+        typer.Argument(metavar="FILES", help="Converted corpora, NAME.SPLIT.spacy, or folders"),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to write")],
     how: Annotated[
@@ -22,6 +22,10 @@ def alter_command(
             help="With commas: lower, upper, title, british, greek-names, greek-letters, cells",
         ),
     ] = "lower,upper,title,british,greek-names,greek-letters,cells",
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Of folders only this split: train, dev or test"),
+    ] = None,
 ) -> None:
     """Write copies whose texts look different, with the annotation moved along.
 
@@ -38,13 +42,20 @@ def alter_command(
     if unknown := [name for name in chosen if name not in ALTERATIONS]:
         known = ", ".join(ALTERATIONS)
         raise VanerError(Messages.VE240.format(names=", ".join(unknown), known=known))
-    for path in files:
-        name, _, split = path.name.removesuffix(".spacy").rpartition(".")
+    for path in _files(files, split):
+        name, _, split_of_file = path.name.removesuffix(".spacy").rpartition(".")
         if not name or path.suffix != ".spacy":
             raise VanerError(Messages.VE241.format(path=path))
         for one in chosen:
-            target = output / f"{name}.{one}.{split}.spacy"
+            target = output / f"{name}.{one}.{split_of_file}.spacy"
             docs = list(alter(read_docs(path), one))
             output.mkdir(parents=True, exist_ok=True)
             write_whole(target, docs_to_bytes(docs))
             msg.info(f"{target}: {len(docs):,} documents")
+
+
+def _files(paths: list[Path], split: str | None) -> list[Path]:
+    ending = "*.spacy" if split is None else f"*.{split}.spacy"
+    return [
+        file for path in paths for file in (sorted(path.glob(ending)) if path.is_dir() else [path])
+    ]

@@ -142,3 +142,12 @@ def test_the_command_writes_a_file_per_alteration(doc: Doc, tmp_path: Path) -> N
     for wrong, message in (([*words[:4], "loud"], "VE240"), (["alter", "x.spacy", "out"], "VE241")):
         result = CliRunner().invoke(vaner_app, wrong)
         assert result.exit_code == 1 and message in result.output
+
+
+def test_of_a_folder_the_files_of_one_split_are_altered(doc: Doc, tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        (tmp_path / f"A.text.{split}.spacy").write_bytes(docs_to_bytes([doc]))
+    arguments = ["alter", str(tmp_path), str(tmp_path / "out"), "--how", "lower"]
+    result = CliRunner().invoke(vaner_app, [*arguments, "--split", "train"])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["A.text.lower.train.spacy"]
