@@ -38,6 +38,7 @@ from spacy_vaner.evaluation.systems import KINDS
 from spacy_vaner.evaluation.systems.base import SystemSpec
 from spacy_vaner.evaluation.worker import FAILED, MISSING, NOT_ASKED, OK
 from spacy_vaner.files import write_whole
+from spacy_vaner.shipped import DEFAULT_NAME, FOLDER
 
 FORMAT = 1
 """Of the JSON of a result."""
@@ -118,7 +119,7 @@ class Benchmark:
         self._measure(contents, tell)
 
     def _predict(self, spec: SystemSpec, contents: Mapping[Path, str], tell: Progress) -> None:
-        model = content_hash(Path(spec.where))
+        model = content_hash(_weights(spec))
         pending: dict[Path, dict[str, Any]] = {}
         for path in self.files:
             shared = self._shared(spec, model, contents[path])
@@ -288,7 +289,7 @@ class Benchmark:
         texts = "".join(contents.values())
         sizes = [self.settings.n_batch, self.settings.n_single, self.settings.n_warm_up]
         frames = {
-            spec.name: self._shared(spec, content_hash(Path(spec.where)), f"{texts} {sizes}")
+            spec.name: self._shared(spec, content_hash(_weights(spec)), f"{texts} {sizes}")
             for spec in systems
         }
         for number in range(self.settings.speed_rounds):
@@ -373,6 +374,13 @@ def slug(name: str) -> str:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".spacy")
+
+
+def _weights(spec: SystemSpec) -> Path:
+    """Where the files of a system lie; a vaner without a place is the tagger of the package."""
+    if spec.kind == "vaner" and not spec.where:
+        return FOLDER / DEFAULT_NAME
+    return Path(spec.where)
 
 
 def content_hash(path: Path) -> str:

@@ -417,6 +417,29 @@ def test_a_round_with_a_new_system_is_measured_again_for_all(
     assert run(first, second) == []
 
 
+def test_another_tagger_in_the_package_is_another_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spacy_vaner.evaluation.benchmark.FOLDER", tmp_path)
+    file = write_file(tmp_path / "a.dev.spacy")
+    shipped = SystemSpec("ours", "vaner")
+    n_tried = 0
+
+    def work(self: Benchmark, job: dict[str, Any]) -> str:
+        nonlocal n_tried
+        n_tried += 1
+        write_json(Path(job["files"][0]["result"]), {"status": "ok"})
+        return ""
+
+    monkeypatch.setattr(Benchmark, "_work", work)
+    (tmp_path / "vaner-small").mkdir()
+    for weights in ("old", "old", "new"):
+        (tmp_path / "vaner-small/weights.safetensors").write_text(weights)
+        benchmark = Benchmark([shipped], [file], tmp_path / "out")
+        benchmark._predict(shipped, {file: ""}, lambda name, what: None)
+    assert n_tried == 2
+
+
 def test_the_files_take_turns_where_speed_is_measured(tmp_path: Path) -> None:
     from spacy_vaner.evaluation.worker import _first
 
