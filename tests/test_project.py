@@ -221,17 +221,22 @@ def test_workflow_all_ends_with_scores_and_a_pipeline_and_is_not_repeated(
     for asked in ("named", "unnamed"):
         path = project_copy / f"metrics/sample/tiny.text.0.{asked}.json"
         assert json.loads(path.read_text("utf8"))["corpora"]["sample"]
-    report = (project_copy / "benchmarks/sample/tiny.text.0/report.md").read_text("utf8")
-    assert "dictionary" in report and "× spaCy's CNN" in report
+    benchmarks = project_copy / "benchmarks/sample"
+    report = (benchmarks / "tiny.text.0.rivals/report.md").read_text("utf8")
+    for shown in ("dictionary", "scispaCy-architecture", "× spaCy's CNN", "en_ner_bc5cdr_md"):
+        assert shown in report
+    assert (benchmarks / "tiny.text.0.rivals/pages/vaner.text.html").is_file()
+    adapted = (benchmarks / "tiny.text.0.adaptation/report.md").read_text("utf8")
+    assert "### Raw text, no corpus named: what users get" in adapted
     again = run("all")
-    assert again.count("nothing changed") == 6
+    assert again.count("nothing changed") == 9
     run("annotate", "--vars.annotate_to", "jsonl")
     annotated = project_copy / "annotated/sample/tiny.text.0/jsonl"
     totals = json.loads((annotated / "manifest.json").read_text("utf8"))["totals"]
     lines = (annotated / "annotated/sample.test.00000.jsonl").read_text("utf8").splitlines()
     assert totals["documents"] == len(lines) > 5 and not totals["rejected"]
     changed = run("all", "--vars.seed", "1")
-    assert changed.count("nothing changed") == 3
+    assert changed.count("nothing changed") == 4
 
 
 @pytest.mark.slow
