@@ -76,8 +76,11 @@ def test_other_variants_and_other_comparisons_stand_in_the_table(
     for path in results.glob("mixture.*.json"):
         run = json.loads(path.read_text("utf8"))
         path.write_text(json.dumps({**run, "dev": {"A": run["dev"]["A"]}}), "utf8")
+    planned = "| run | steps |\n| --- | --- |\n| mixture.off.0 | 9 |\n| mixture.leaky.0 | 9 |\n"
+    (results / "plan.md").write_text(planned, "utf8")
     script("ablation_report").main([str(results), str(tmp_path / "dbr")])
     page = (tmp_path / "dbr.md").read_text("utf8")
+    assert "Planned and not run: mixture.leaky.0.\n" in page
     assert "| weight 0.3 | 1 | 50.0 | 50.0 | 50.00 | +0.00 (+0.00 to +0.00) |" in page
     # Seed 0 alone has both: 50 against 75.
     assert "| mixture | A | retrieved against random | -25.00 (-25.00 to +0.00) |" in page

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ VARIANTS = {
 PAIRS = (("retrieved", "random"), ("leaky", "retrieved"))
 """What is compared beside each variant with the baseline."""
 N_DRAWS = 2000
+_PLANNED = re.compile(r"^\| ([^ |]+\.[^ |]+\.\d+) \|", re.MULTILINE)
 
 Result = dict[str, Any]
 
@@ -191,6 +193,13 @@ def runs_table(results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def missing(results: Sequence[Result], plan: str) -> str:
+    """What stands in the table of planned runs and has no result, in words; "" = nothing."""
+    done = {f"{result['set']}.{result['variant']}.{result['seed']}" for result in results}
+    names = [name for name in _PLANNED.findall(plan) if name not in done]
+    return f"Planned and not run: {', '.join(names)}.\n" if names else ""
+
+
 def density_table(density: Mapping[str, Any]) -> str:
     """Markdown: names per sentence, and how many dev mentions the knowledge bases hold."""
     lines = [
@@ -278,6 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = options.results / "density.json"
     density = json.loads(facts.read_text("utf8")) if facts.is_file() else None
     parts = [table(results), runs_table(results)]
+    plan = options.results / "plan.md"
+    if plan.is_file() and (left := missing(results, plan.read_text("utf8"))):
+        parts.append(left)
     if density is not None:
         parts.append(density_table(density))
     output: Path = options.output
