@@ -141,7 +141,12 @@ def test_sets_and_variants_have_settings_of_their_own(tmp_path: Path) -> None:
             "one": {"corpora": ["A"], "n_steps": 7},
             "two": {"corpora": ["A", "B"], "n_steps": 9, "tag": {"windows_per_step": 5}},
         },
-        "variants": {"off": {}, "leaky": {}, "light": {"dbr": {"weight": 0.3}}},
+        "variants": {
+            "off": {},
+            "leaky": {},
+            "light": {"dbr": {"weight": 0.3}},
+            "near": {"base": "close"},
+        },
         "seeds": [3],
         "tag": {"windows_per_step": 4, "dbr": {"share": 0.5}, "start": {}},
     }
@@ -156,12 +161,13 @@ def test_sets_and_variants_have_settings_of_their_own(tmp_path: Path) -> None:
     assert (light.windows_per_step, light.n_steps, light.seed) == (5, 9, 3)
     assert (light.dbr.mode, light.dbr.weight, light.dbr.share) == ("retrieved", 0.3, 0.5)
     assert runs.config(ablation.Run("one", "off", 3)).windows_per_step == 4
-    folders = [runs.rows(ablation.Run("one", variant, 3)).name for variant in ("light", "leaky")]
-    assert folders == ["one.honest", "one.leaky"]
+    variants = ("light", "leaky", "near")
+    folders = [runs.rows(ablation.Run("one", variant, 3)).name for variant in variants]
+    assert folders == ["one.honest", "one.leaky", "one.close"]
     assert str(tmp_path) in light.rows
     shown = ablation.shown(light)
     assert shown["rows"] == "two.honest" and shown["backbone"] is None
-    assert len(runs.runs()) == 6
+    assert len(runs.runs()) == 8
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ class Ablation:
         return self.converted / f"{corpus}.{self.view}.{split}.spacy"
 
     def rows(self, run: Run) -> Path:
-        return self.output / "rows" / f"{run.set}.{base_of(run)}"
+        return self.output / "rows" / f"{run.set}.{self.base(run)}"
 
     def result(self, run: Run) -> Path:
         return self.output / "results" / f"{run.name}.json"
@@ -101,7 +101,8 @@ class Ablation:
     def config(self, run: Run, **changes: Any) -> TagConfig:
         """The settings of a run: those of all, of its set, and of its variant."""
         set_ = self.settings["sets"][run.set]
-        tag = {**self.settings["tag"], **set_.get("tag", {}), **self.of_variant(run.variant)}
+        own = {k: v for k, v in self._variant(run.variant).items() if k != "base"}
+        tag = {**self.settings["tag"], **set_.get("tag", {}), **own}
         dbr = {**self.settings["tag"].get("dbr", {}), **tag.get("dbr", {})}
         values = {
             **tag,
@@ -113,20 +114,21 @@ class Ablation:
         }
         return config_from_dict(values, TagConfig)
 
-    def of_variant(self, variant: str) -> dict[str, Any]:
+    def base(self, run: Run) -> str:
+        """The knowledge base of a run: the one that its variant names, or that is called so."""
+        default = LEAKY if run.variant == LEAKY else HONEST
+        return str(self._variant(run.variant).get("base", default))
+
+    def _variant(self, variant: str) -> dict[str, Any]:
         """What a variant changes: `variants` is a list of names, or names with their settings."""
         variants = self.settings["variants"]
         return dict(variants[variant]) if isinstance(variants, dict) else {}
 
 
-def base_of(run: Run) -> str:
-    return LEAKY if run.variant == LEAKY else HONEST
-
-
 def prepare(ablation: Ablation) -> None:
     """Rows of every set with both knowledge bases, and the facts that the plots show."""
     for folder, run in {ablation.rows(run): run for run in ablation.runs()}.items():
-        base = ablation.knowledge / base_of(run)
+        base = ablation.knowledge / ablation.base(run)
         corpora = ablation.corpora(run.set)
         folder.parent.mkdir(parents=True, exist_ok=True)
         prepare_rows(
@@ -148,7 +150,7 @@ def density(ablation: Ablation) -> dict[str, Any]:
     """
     corpora = {corpus for set_ in ablation.settings["sets"] for corpus in ablation.corpora(set_)}
     found: dict[str, Any] = {"format": FORMAT, "corpora": {}}
-    for base in dict.fromkeys(map(base_of, ablation.runs())):
+    for base in dict.fromkeys(map(ablation.base, ablation.runs())):
         kb = KnowledgeBase.from_file(ablation.knowledge / base / "kb.parquet")
         for corpus in sorted(corpora):
             facts = found["corpora"].setdefault(corpus, {"sentences": {}, "bases": {}})
@@ -399,7 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--knowledge",
         type=Path,
         required=True,
-        help="folder with honest/ and leaky/, each with kb.parquet and candidates",
+        help="folder with a folder for each base (honest, leaky): kb.parquet and candidates",
     )
     parser.add_argument("--backbone", type=Path, help="folder; default: random weights")
     parser.add_argument("--vectors", type=Path, help="static vectors for random weights")

@@ -246,7 +246,7 @@ def plot(results: Sequence[Result], density: Mapping[str, Any] | None, output: P
                 below += heights
             axes.set_xticks(places, corpora)
             axes.set_ylabel(label)
-            axes.legend()
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
             made.append(output.with_name(f"{output.name}.{name}.png"))
             figure.savefig(made[-1], dpi=120)
     sets = list(dict.fromkeys(result["set"] for result in results))
