@@ -29,9 +29,12 @@ _ZERO = 128
 _OPSET, _IR_VERSION = 21, 10
 _CONTRIB = "com.microsoft"
 _ERRORS_ONLY = 3
-# A batch is run in parts that fit a processor's cache, each as wide as its longest row: parts of
-# 1,024 subwords read 1.12 times as fast as 4,096 at once.
+# A batch is run in parts that fit a processor's cache: parts of 1,024 subwords read 1.12 times as
+# fast as 4,096 at once.
 _PART_SUBWORDS = 1024
+# Rows are padded to a multiple of it by their own length alone, and run beside rows of that width:
+# attention adds up in another order in another width, and rounding to 8 bits makes more of it.
+_WIDTH_STEP = 32
 
 
 def is_installed() -> bool:
@@ -51,6 +54,7 @@ class OnnxLayers:
         if not is_installed():
             raise VanerError(Messages.VE108)
         self._graph = _graph_of(decoder)
+        self._max_positions = decoder.config.max_position_embeddings
         self._opened_for: tuple[int, int] | None = None
         self._session: Any = None
 
@@ -61,15 +65,18 @@ class OnnxLayers:
         lengths: (B,), real subwords per row, 1 or more.
         RETURNS: the last states, (B, S, hidden_size), fp32; what stands in padding means nothing.
         """
-        session, counts = self._open(), lengths.to(torch.int32)
+        session, size = self._open(), embedded.shape[1]
+        widths = (-(-lengths // _WIDTH_STEP) * _WIDTH_STEP).clamp_max(self._max_positions)
         states = torch.zeros_like(embedded)
-        n_rows = max(1, _PART_SUBWORDS // embedded.shape[1])
-        for start in range(0, len(embedded), n_rows):
-            rows = slice(start, start + n_rows)
-            width = int(counts[rows].max())
-            part = embedded[rows, :width].contiguous()
-            feed = {"embedded": part.numpy(), "lengths": counts[rows].numpy()}
-            states[rows, :width] = torch.from_numpy(session.run(None, feed)[0])
+        for width in widths.unique().tolist():
+            rows = (widths == width).nonzero().flatten()
+            kept = min(width, size)
+            for part in rows.split(max(1, _PART_SUBWORDS // width)):
+                padded = embedded.new_zeros(len(part), width, embedded.shape[2])
+                padded[:, :kept] = embedded[part, :kept]
+                counts = lengths[part].to(torch.int32)
+                feed = {"embedded": padded.numpy(), "lengths": counts.numpy()}
+                states[part, :kept] = torch.from_numpy(session.run(None, feed)[0])[:, :kept]
         return states
 
     def _open(self) -> Any:

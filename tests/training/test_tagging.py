@@ -105,6 +105,8 @@ def test_the_pipeline_of_a_run_predicts_what_the_loop_measured(
     assert run.exit_code == 0, run.output
     nlp = spacy.load(tmp_path / "nlp")
     component: Any = nlp.get_pipe("vaner_ner")
+    # bf16 and 8 bits make more of the order in which batches are added up.
+    component.precision = "fp32"
     recipe = json.loads((trained / "best/recipe.json").read_text())
     assert component.types == ("Gene", "Chemical") and component.asking == recipe["asking"]
     config = read_config(write_config(tmp_path, trained), TagConfig)
