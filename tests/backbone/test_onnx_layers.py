@@ -132,7 +132,7 @@ def test_training_and_further_adapters_stay_with_torch(
     adapter = tagger.adapters.new(["Anatomy"], Lora(rank=2))
     tagger.adapters.put_on(adapter)
     assert torch.equal(tagger.states(*rows([20])), base)
-    # What the engine is compared with is the tagger beneath, though an adapter that learns stays on.
+    # It is compared with the tagger beneath, though an adapter that learns stays on.
     for part in adapter.lora_b:
         torch.nn.init.ones_(part)
     with torch.enable_grad():
