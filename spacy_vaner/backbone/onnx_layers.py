@@ -68,7 +68,7 @@ class OnnxLayers:
         session, size = self._open(), embedded.shape[1]
         widths = (-(-lengths // _WIDTH_STEP) * _WIDTH_STEP).clamp_max(self._max_positions)
         states = torch.zeros_like(embedded)
-        for width in widths.unique().tolist():
+        for width in sorted({*widths.tolist()}):
             rows = (widths == width).nonzero().flatten()
             kept = min(width, size)
             for part in rows.split(max(1, _PART_SUBWORDS // width)):

@@ -243,6 +243,9 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--steps", type=int, default=5, help="that are measured")
     tag = command("tag", _tag, "Train a tagger on a folder of rows.")
     tag.add_argument("config", type=Path, help="settings as JSON (docs/tagger.md)")
+    mean = command("mean", _mean, "Write the tagger whose weights are the mean of several.")
+    mean.add_argument("folders", type=Path, nargs="+", help="taggers: best, tagger, checkpoints")
+    mean.add_argument("output", type=Path, help="folder to write")
     mixture = command("mixture", _mixture, "Tell what a tagger would be trained on, as a table.")
     mixture.add_argument("config", type=Path, help="settings as JSON (docs/tagger.md)")
     for added in (pretrain, speed, tag, mixture):
@@ -356,6 +359,14 @@ def _tag(options: argparse.Namespace) -> int:
     )
     print(told)
     return status
+
+
+def _mean(options: argparse.Namespace) -> int:
+    from spacy_vaner.training.tagging import mean_tagger
+
+    mean_tagger(options.folders, options.output)
+    print(f"Mean of {len(options.folders)} taggers: {options.output}")
+    return 0
 
 
 def _mixture(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from spacy_vaner.backbone.building import build_tagger
 from spacy_vaner.backbone.device import choose_device, choose_precision
 from spacy_vaner.backbone.joint import Asked, question_text
 from spacy_vaner.backbone.lexicon import LexiconTable
-from spacy_vaner.backbone.saving import set_tagger_weights, tagger_files
+from spacy_vaner.backbone.saving import set_tagger_weights, tagger_files, tagger_from_files
 from spacy_vaner.backbone.settings import HFBackbone
 from spacy_vaner.backbone.tagger import Tagger
 from spacy_vaner.backbone.tokenizer import SubwordTokenizer
@@ -88,6 +88,40 @@ def train_tagger(
         on_step=on_step,
         averaging=config.averaging,
     )
+
+
+def mean_tagger(folders: Sequence[Path], output: Path) -> None:
+    """Write the tagger whose weights are the mean of those of several, of one run or of several.
+
+    Weights that began as one stay near enough to each other for their mean to do better than each.
+
+    folders: of taggers (a run's best, tagger, checkpoints) of one shape and tokenizer; the recipe
+        is the last one's.
+    RAISES VanerError: VE514, a folder holds no tagger, or one of another shape; VE512.
+    SOURCE: Wortsman et al., "Model soups" (2022), uniform soup.
+    """
+    means: dict[str, Tensor] = {}
+    for number, folder in enumerate(folders, start=1):
+        try:
+            files = {file.name: file.read_bytes() for file in folder.iterdir()}
+            tagger = tagger_from_files(files, device="cpu", precision="fp32")
+            recipe = files[RECIPE_FILE]
+        except (OSError, KeyError, VanerError) as error:
+            raise VanerError(Messages.VE514.format(path=folder, reason=repr(error))) from None
+        weights = dict(tagger.saved_parameters())
+        shapes = {name: tensor.shape for name, tensor in weights.items()}
+        if means and shapes != {name: tensor.shape for name, tensor in means.items()}:
+            reason = f"its tensors are not those of {folders[0]}"
+            raise VanerError(Messages.VE514.format(path=folder, reason=reason))
+        for name, weight in weights.items():
+            # Keys of word vectors and hashes of names are whole numbers, alike in all.
+            before = means.get(name, weight.detach())
+            means[name] = (
+                before.lerp(weight.detach(), 1 / number) if weight.is_floating_point() else before
+            )
+    for name, weight in weights.items():
+        weight.data = means[name]
+    write_folder(output, {**tagger_files(tagger), RECIPE_FILE: recipe})
 
 
 class Tagging:

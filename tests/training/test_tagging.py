@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import spacy
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from spacy_vaner.assembly import assemble
 from spacy_vaner.backbone import HFBackbone, build_tagger, tagger_from_files
 from spacy_vaner.cli import vaner_app
 from spacy_vaner.corpora.docbins import read_docs
@@ -28,6 +32,7 @@ from spacy_vaner.training.tagging import (
     Asker,
     Tagging,
     layer_rates,
+    mean_tagger,
     score,
     tag_documents,
     train_tagger,
@@ -88,6 +93,32 @@ def test_a_causal_tagger_looks_to_the_left_and_becomes_no_pipeline(
 def test_words_would_tell_a_causal_tagger_what_comes_later(rows_path: Path, tmp_path: Path) -> None:
     with pytest.raises(VanerError, match="VE531.*start"):
         train_tagger(tag_config(rows_path, causal=True), tmp_path / "run")
+
+
+def test_the_mean_of_taggers_has_the_mean_of_their_weights(trained: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(trained / "tagger", second)
+    tensors = load_file(second / "weights.safetensors")
+    halved = {n: t / 2 if t.is_floating_point() else t for n, t in tensors.items()}
+    set_weights(second, halved)
+    assert main(["mean", str(trained / "tagger"), str(second), str(tmp_path / "mean")]) == 0
+    found = load_file(tmp_path / "mean/weights.safetensors")
+    for name, tensor in tensors.items():
+        expected = 0.75 * tensor if tensor.is_floating_point() else tensor
+        assert torch.allclose(found[name], expected, atol=1e-7), name
+    assert len(assemble(tmp_path / "mean").pipe_names) == 1
+    set_weights(second, {name: tensor for name, tensor in halved.items() if "norm" not in name})
+    with pytest.raises(VanerError, match="VE514"):
+        mean_tagger([trained / "tagger", second], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def set_weights(tagger: Path, tensors: dict[str, torch.Tensor]) -> None:
+    save_file(tensors, tagger / "weights.safetensors")
+    path = tagger / "tagger.json"
+    content = (tagger / "weights.safetensors").read_bytes()
+    described = {**json.loads(path.read_text()), "weights_sha256": sha256(content).hexdigest()}
+    path.write_text(json.dumps(described))
 
 
 def test_the_curve_of_a_run_is_drawn(trained: Path, tmp_path: Path) -> None:
