@@ -442,6 +442,7 @@ def _has_object(value: Any) -> bool:
 
 def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
     """The results of a benchmark, in the order of their paths."""
-    for path in sorted((folder / "results").glob("*/*.json")):
+    # What a worker that was killed left behind begins with a dot.
+    for path in sorted((folder / "results").glob("*/[!.]*.json")):
         if result := read_json(path):
             yield result

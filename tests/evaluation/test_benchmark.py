@@ -15,7 +15,14 @@ from spacy.tokens import DocBin
 
 from spacy_vaner.cli.benchmark import parse_system
 from spacy_vaner.errors import VanerError
-from spacy_vaner.evaluation.benchmark import Benchmark, Settings, read_json, slug, write_json
+from spacy_vaner.evaluation.benchmark import (
+    Benchmark,
+    Settings,
+    read_folder,
+    read_json,
+    slug,
+    write_json,
+)
 from spacy_vaner.evaluation.documents import GoldFile
 from spacy_vaner.evaluation.predictions import pair_with_gold
 from spacy_vaner.evaluation.report import build_report, write_report
@@ -318,6 +325,13 @@ def test_plots_are_the_same_for_the_same_results(tmp_path: Path, ruler: SystemSp
     first = write_report(tmp_path / "out").with_name("f1.png").read_bytes()
     assert write_report(tmp_path / "out").with_name("f1.png").read_bytes() == first
     assert "![F1 per corpus and type](f1.png)" in (tmp_path / "out/report.md").read_text("utf8")
+
+
+def test_what_a_killed_worker_left_is_no_result(tmp_path: Path) -> None:
+    folder = tmp_path / "results/system"
+    folder.mkdir(parents=True)
+    (folder / ".one.test.outcome.json").write_text('{"status": "failed", "reason": "killed"}')
+    assert list(read_folder(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
