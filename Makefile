@@ -7,6 +7,8 @@ VENV ?= .venv
 VARS ?=
 # Arguments of pytest for `make test`, e.g. PYTEST='-k decoding --slow'.
 PYTEST ?=
+# Extras that the workflow `all` of the project uses.
+RUN_EXTRAS ?= dbr
 # Extras that the tests use. The tests of Ray: make test EXTRAS=all,ray PYTEST=--ray
 # Those of pages, in a headless Chromium: make test PYTEST=--browser
 EXTRAS ?= all
@@ -45,7 +47,7 @@ $(VENV)/torch.stamp: constraints.txt
 	@touch $@
 
 $(VENV)/package.stamp: $(VENV)/torch.stamp setup.cfg pyproject.toml
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e '.[$(RUN_EXTRAS)]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/package.stamp requirements-dev.txt

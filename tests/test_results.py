@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
+ROOT = DOCS.parent
 RESULTS = sorted((DOCS / "results").glob("*.json"))
 
 
@@ -35,3 +38,47 @@ def test_the_page_has_the_figures_of_the_committed_result(path: Path) -> None:
     assert f"results/{path.name}" in page
     for row in rows(result):
         assert row in page, row
+
+
+def shipped_on_test(file: str) -> dict[str, Any]:
+    path = DOCS / f"results/benchmark/results/vaner-small/{file}.json"
+    corpora: dict[str, Any] = json.loads(path.read_text("utf8"))["corpora"]
+    return corpora
+
+
+@pytest.mark.parametrize(
+    "corpus", ["BC5CDR", "NCBI-disease", "Linnaeus", "S800", "JNLPBA", "BC2GM", "CRAFT"]
+)
+def test_the_figures_of_the_shipped_tagger_are_those_of_the_report(corpus: str) -> None:
+    page = (DOCS / "results.md").read_text("utf8")
+    if corpus == "CRAFT":
+        scales, named = shipped_on_test("CRAFT.whole.test")[corpus], None
+    else:
+        scales = shipped_on_test(f"{corpus}.text.test")[corpus]
+        named = shipped_on_test(f"{corpus}.tokens.test")[corpus]["strict"]
+    found = {**scales["strict"]["types"]}
+    if len(found) > 1 and named is not None:
+        found["all"] = scales["strict"]["micro"]
+    for type_name, score in found.items():
+        if score["f"] is None:  # a type that the tagger is not asked for
+            continue
+        name, other = corpus, "–"
+        if named is None:
+            name += f", ±1 character {100 * scales['near']['types'][type_name]['f']:.2f}"
+        else:
+            asked = named["micro"] if type_name == "all" else named["types"][type_name]
+            other = f"{100 * asked['f']:.2f}"
+        low, high = (f"{100 * bound:.1f}" for bound in score["f_interval"])
+        p, r, f = (f"{100 * score[key]:.2f}" for key in ("p", "r", "f"))
+        figures = f"{p} | {r} | **{f}** | {low}–{high} | {other} |"
+        assert f"| {name} | {type_name} | {score['gold']} | {figures}" in page
+
+
+def test_the_time_for_the_literature_is_that_of_the_measured_speed() -> None:
+    pytest.importorskip("psutil")
+    script, result = "project/scripts/measure_annotation.py", "docs/results/annotation/speed.json"
+    command = [sys.executable, script, "--table", result]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    page = (DOCS / "pubmed.md").read_text("utf8")
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(lines) > 6 and all(line in page for line in lines)

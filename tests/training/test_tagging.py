@@ -23,20 +23,13 @@ from spacy_vaner.corpora.docbins import read_docs
 from spacy_vaner.decoding import UnitSpan
 from spacy_vaner.errors import VanerError, VanerWarning
 from spacy_vaner.training.__main__ import main
+from spacy_vaner.training.asking import Asker, score, tag_documents
 from spacy_vaner.training.config import config_from_dict, read_config
 from spacy_vaner.training.log import LOG_FILE, read_log
 from spacy_vaner.training.loop import CHECKPOINTS_FOLDER
 from spacy_vaner.training.rows_folder import PreparedRows
 from spacy_vaner.training.tag_config import TagConfig
-from spacy_vaner.training.tagging import (
-    Asker,
-    Tagging,
-    layer_rates,
-    mean_tagger,
-    score,
-    tag_documents,
-    train_tagger,
-)
+from spacy_vaner.training.tagging import Tagging, layer_rates, mean_tagger, train_tagger
 from tests.support.tiny_tagger import assert_same, predictions
 from tests.training.rows_support import tag_config
 from tests.training.test_pretrain import started, stop_after, wait_for_steps
@@ -262,7 +255,7 @@ def test_scores_are_strict_and_count_what_cannot_be_tagged(
     )
     last = [unit[3] for unit in document.units.tolist()].index(gene.mentions[0, 1])
     found = [UnitSpan(first, last + 1, 0.9), UnitSpan(last + 1, last + 2, 0.9)]
-    monkeypatch.setattr("spacy_vaner.training.tagging.decode", lambda values: [found])
+    monkeypatch.setattr("spacy_vaner.training.asking.decode", lambda values: [found])
     tagger = build_tagger(HFBackbone(str(trained / "start")), None, question_width=8)
     counts = score(
         Asker(tagger),
