@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from wasabi import msg
 
+_SPLITS = ("train", "dev", "test")
+
 
 def alter_command(
     files: Annotated[
@@ -34,7 +36,7 @@ def alter_command(
     Example: python -m spacy vaner alter converted/BC5CDR/text/BC5CDR.text.dev.spacy altered
     """
     from spacy_vaner.corpora.alter import ALTERATIONS, alter
-    from spacy_vaner.corpora.docbins import docs_to_bytes, read_docs
+    from spacy_vaner.corpora.docbins import docs_to_bytes, find_files, read_docs
     from spacy_vaner.errors import Messages, VanerError
     from spacy_vaner.files import write_whole
 
@@ -42,20 +44,14 @@ def alter_command(
     if unknown := [name for name in chosen if name not in ALTERATIONS]:
         known = ", ".join(ALTERATIONS)
         raise VanerError(Messages.VE240.format(names=", ".join(unknown), known=known))
-    for path in _files(files, split):
-        name, _, split_of_file = path.name.removesuffix(".spacy").rpartition(".")
-        if not name or path.suffix != ".spacy":
+    for path in files:
+        if not path.is_dir() and (path.suffix != ".spacy" or len(path.suffixes) < 2):
             raise VanerError(Messages.VE241.format(path=path))
+    for path in find_files(files, split=_SPLITS if split is None else split):
+        name, _, split_of_file = path.name.removesuffix(".spacy").rpartition(".")
         for one in chosen:
             target = output / f"{name}.{one}.{split_of_file}.spacy"
             docs = list(alter(read_docs(path), one))
             output.mkdir(parents=True, exist_ok=True)
             write_whole(target, docs_to_bytes(docs))
             msg.info(f"{target}: {len(docs):,} documents")
-
-
-def _files(paths: list[Path], split: str | None) -> list[Path]:
-    ending = "*.spacy" if split is None else f"*.{split}.spacy"
-    return [
-        file for path in paths for file in (sorted(path.glob(ending)) if path.is_dir() else [path])
-    ]

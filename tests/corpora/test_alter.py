@@ -151,3 +151,5 @@ def test_of_a_folder_the_files_of_one_split_are_altered(doc: Doc, tmp_path: Path
     result = CliRunner().invoke(vaner_app, [*arguments, "--split", "train"])
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["A.text.lower.train.spacy"]
+    result = CliRunner().invoke(vaner_app, [*arguments, "--split", "test"])
+    assert result.exit_code == 1 and "VE302" in result.output
