@@ -24,7 +24,7 @@ from spacy_vaner.training.rows_folder import PreparedRows
 from spacy_vaner.training.tag_config import TagConfig
 from spacy_vaner.training.tagging import RECIPE_FILE
 
-_SETTINGS = ("types", "corpus", "threshold", "asking")
+_SETTINGS = ("types", "corpus", "threshold", "repeat_threshold", "asking")
 _MODEL_SETTINGS = ("labelled_subwords", "max_subwords", "dropout", "window", "instruction")
 
 

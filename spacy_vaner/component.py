@@ -1,5 +1,6 @@
 """The factory `vaner_ner` and its component: the whole surface towards spaCy."""
 
+import json
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from spacy_vaner.adapters import (
     write_adapter,
 )
 from spacy_vaner.backbone.settings import Lora
-from spacy_vaner.decoding import above_threshold, decode
+from spacy_vaner.decoding import above_threshold, decode, repeat_names
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.examples import check_annotation, learned_types, training_rows
 from spacy_vaner.files import write_whole
@@ -39,6 +40,7 @@ from spacy_vaner.settings import (
     Setting,
     check_adapters,
     check_batch_subwords,
+    check_repeat_threshold,
     check_threshold,
     check_types,
     one_of,
@@ -62,6 +64,7 @@ spans_key = "vaner"
 annotate_ents = true
 overwrite_ents = true
 threshold = 0.0
+repeat_threshold = 0.7
 batch_subwords = 4096
 asking = "per_type"
 precision = "auto"
@@ -149,6 +152,7 @@ def make_vaner_ner(
     annotate_ents: bool,
     overwrite_ents: bool,
     threshold: float | dict[str, float],
+    repeat_threshold: float | None,
     batch_subwords: int,
     asking: Literal["per_type", "joint"],
     precision: Literal["auto", "fp32", "bf16"],
@@ -174,6 +178,7 @@ def make_vaner_ner(
         annotate_ents=annotate_ents,
         overwrite_ents=overwrite_ents,
         threshold=threshold,
+        repeat_threshold=repeat_threshold,
         batch_subwords=batch_subwords,
         asking=asking,
         precision=precision,
@@ -196,6 +201,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
     """
 
     threshold = Setting(check_threshold)
+    repeat_threshold = Setting(check_repeat_threshold)
     batch_subwords = Setting(check_batch_subwords)
     asking = Setting(one_of("per_type", "joint"))
     engine = Setting(one_of("auto", "torch", "onnx"))
@@ -212,6 +218,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         annotate_ents: bool = True,
         overwrite_ents: bool = True,
         threshold: float | Mapping[str, float] = 0.0,
+        repeat_threshold: float | None = 0.7,
         batch_subwords: int = 4096,
         asking: str = "per_type",
         precision: str = "auto",
@@ -232,6 +239,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         self.annotate_ents = annotate_ents
         self.overwrite_ents = overwrite_ents
         self.threshold = threshold
+        self.repeat_threshold = repeat_threshold
         self.batch_subwords = batch_subwords
         self.asking = asking
         self.engine = engine
@@ -398,7 +406,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         )
         decoded = iter(decode([p for answer in answers for p in answer.probabilities]))
         predictions = []
-        for answer, asked in zip(answers, questions, strict=True):
+        for doc, answer, asked in zip(docs, answers, questions, strict=True):
             spans = [
                 ScoredSpan(
                     question.type,
@@ -409,6 +417,8 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
                 for question in asked
                 for span in next(decoded)
             ]
+            if self.repeat_threshold is not None:
+                spans = repeat_names(doc.text, spans, answer.units, self.repeat_threshold)
             kept = above_threshold(spans, self.threshold)
             predictions.append(Prediction(tuple(question.type for question in asked), kept))
         return predictions
@@ -702,11 +712,12 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
                 "types": self._types_of_adapters,
             },
         }
-        return {_SETTINGS_FILE: srsly.json_dumps(settings, indent=2).encode("utf8"), **model_files}
+        return {_SETTINGS_FILE: json.dumps(settings, indent=2).encode("utf8"), **model_files}
 
     def _load_files(self, files: Mapping[str, bytes]) -> None:
         try:
-            settings = srsly.json_loads(files[_SETTINGS_FILE].decode("utf8"))
+            # Not srsly's: it reads 0.7 as 0.7000000000000001, which would pass for a new setting.
+            settings = json.loads(files[_SETTINGS_FILE])
             configured, now = dict(settings["configured"]), dict(settings["now"])
             names = list(settings["files"])
             # A component that was saved before there were adapters has none.

@@ -165,6 +165,51 @@ def _forward_backward(p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     return inside_share.T, outside_share.T, growth.T
 
 
+def repeat_names(
+    text: str, spans: Sequence[ScoredSpan], units: NDArray[np.integer[Any]], threshold: float
+) -> list[ScoredSpan]:
+    """Mark a name that was found for sure in one place in every place of the document.
+
+    A name that has somewhere a probability of at least `threshold` becomes a span of its type
+    wherever it stands as a whole word (or several) and no span of that type is yet; longer names
+    come first. All its places take the highest probability among them, so that a later threshold
+    keeps or drops them together. Names of one character are left alone: they mean too many things.
+
+    text: of the document. spans: what was found in it.
+    units: (units, 2), offsets of the tagged units: a span begins and ends with one of them.
+    RETURNS: by type in the order in which `spans` has them, then by place.
+    """
+    ends = dict(units.tolist()) if spans else {}
+    starts_of: dict[str, list[int]] = {}
+    for start, end in ends.items():
+        starts_of.setdefault(text[start:end], []).append(start)
+    last_ends = frozenset(ends.values())
+
+    def places(name: str, known: int) -> Iterable[tuple[int, int]]:
+        for start in starts_of[text[known : ends[known]]]:
+            end = start + len(name)
+            joined = text[max(start - 1, 0) : start].isalnum() or text[end : end + 1].isalnum()
+            if end in last_ends and not joined and text.startswith(name, start):
+                yield start, end
+
+    repeated: list[ScoredSpan] = []
+    for type_name in dict.fromkeys(span.type for span in spans):
+        found = {(span.start, span.end): span for span in spans if span.type == type_name}
+        surest: dict[str, ScoredSpan] = {}
+        for span in sorted(found.values(), key=lambda span: span.probability):
+            surest[text[span.start : span.end]] = span
+        taken = {position for start, end in found for position in range(start, end)}
+        for name, best in sorted(surest.items(), key=lambda item: (-len(item[0]), item[0])):
+            if len(name) == 1 or best.probability < threshold:
+                continue
+            for place in places(name, best.start):
+                if place in found or taken.isdisjoint(range(*place)):
+                    taken.update(range(*place))
+                    found[place] = ScoredSpan(type_name, *place, best.probability)
+        repeated += sorted(found.values())
+    return repeated
+
+
 def above_threshold(
     spans: Iterable[ScoredSpan], threshold: float | Mapping[str, float]
 ) -> list[ScoredSpan]:

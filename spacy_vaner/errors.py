@@ -136,6 +136,10 @@ class Messages:
         "asking = '{trained}', or initialize and train anew."
     )
     VE040 = "VE040: question_width = {question_width} must be 1 or more."
+    VE042 = (
+        "VE042: repeat_threshold = {repeat_threshold!r} must be a probability, 0 to 1, or null: "
+        "then a name is marked only where it is found."
+    )
     VW041 = (
         "VW041: {types} is new to the tagger, which was trained for {known}. It is asked all the "
         "same; expect little before it is trained (docs/new-type.md)."

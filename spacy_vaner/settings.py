@@ -22,6 +22,7 @@ SAVED = (
     "annotate_ents",
     "overwrite_ents",
     "threshold",
+    "repeat_threshold",
     "batch_subwords",
     "asking",
     "precision",
@@ -81,6 +82,15 @@ def check_threshold(name: str, value: Any) -> float | dict[str, float]:
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:
             raise VanerError(Messages.VE027.format(threshold=value))
     return dict(value) if isinstance(value, Mapping) else float(value)
+
+
+def check_repeat_threshold(name: str, value: Any) -> float | None:
+    """RAISES VanerError: VE042, neither a probability nor null."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise VanerError(Messages.VE042.format(repeat_threshold=value))
+    return float(value)
 
 
 def check_types(types: Sequence[str] | str) -> tuple[str, ...]:

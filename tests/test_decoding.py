@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from time import process_time
 
 import numpy as np
@@ -19,6 +20,7 @@ from spacy_vaner.decoding import (
     above_threshold,
     choose_non_overlapping,
     decode,
+    repeat_names,
     softmax,
 )
 from spacy_vaner.types import ScoredSpan
@@ -274,3 +276,98 @@ def test_choice_does_not_depend_on_the_order_of_spans(
     taken = {position for span in chosen for position in range(span.start, span.end)}
     for span in set(spans) - set(chosen):
         assert not taken.isdisjoint(range(span.start, span.end)), "left out without a reason"
+
+
+def words(text: str, pattern: str = r"\w+|[^\w\s]") -> NDArray[np.int64]:
+    bounds = [match.span() for match in re.finditer(pattern, text)]
+    return np.array(bounds, dtype=np.int64).reshape(-1, 2)
+
+
+def repeated(text: str, *names: tuple[str, str, int, float], threshold: float = 0.7) -> list[str]:
+    """names: (type, name, number of its place, probability). RETURNS: readable spans."""
+    spans = []
+    for type_name, name, number, probability in names:
+        start = [match.start() for match in re.finditer(re.escape(name), text)][number]
+        spans.append(ScoredSpan(type_name, start, start + len(name), probability))
+    found = repeat_names(text, spans, words(text, r"[A-Z]+|[a-z]+|\d+|[^\w\s]"), threshold)
+    return [f"{s.type} {text[s.start : s.end]} {s.start} {s.probability}" for s in found]
+
+
+def test_a_name_found_for_sure_is_marked_wherever_it_stands() -> None:
+    text = "MPA (MPA acid) in mice; MPA again, and AMPA."
+    assert repeated(text, ("Chemical", "MPA", 1, 0.8)) == [
+        "Chemical MPA 0 0.8",
+        "Chemical MPA 5 0.8",
+        "Chemical MPA 24 0.8",
+    ]
+
+
+def test_a_name_found_with_doubt_stays_where_it_was_found() -> None:
+    text = "MPA and MPA and MPA"
+    assert repeated(text, ("Chemical", "MPA", 1, 0.6)) == ["Chemical MPA 8 0.6"]
+    # Its surest place decides, and lends its probability to the others.
+    sure = repeated(text, ("Chemical", "MPA", 1, 0.6), ("Chemical", "MPA", 0, 0.9))
+    assert sure == ["Chemical MPA 0 0.9", "Chemical MPA 8 0.9", "Chemical MPA 16 0.9"]
+
+
+@pytest.mark.parametrize(
+    "text, name, marked",
+    [
+        # parts of words, and of words with digits, are other names
+        ("IL and IL2 and HIL and IL-2", "IL", [0, 23]),
+        ("p53 and p533 and wtp53 and p53.", "p53", [0, 27]),
+        ("β-actin, ββ, β", "β", [0]),  # a single character means too many things
+        ("no e. coli; e. coli-like", "e. coli", [3, 12]),
+        ("Mice and mice", "mice", [9]),
+    ],
+)
+def test_only_whole_words_in_the_same_case_are_the_same_name(
+    text: str, name: str, marked: list[int]
+) -> None:
+    start = [m.start() for m in re.finditer(re.escape(name), text)][0]
+    pieces = words(text, r"[A-Z]+|[a-z]+|\d+|[^\w\s]|β")
+    span = ScoredSpan("Gene", start, start + len(name), 0.9)
+    assert [s.start for s in repeat_names(text, [span], pieces, 0.7)] == marked
+
+
+def test_longer_names_and_what_was_found_come_first() -> None:
+    text = "lung cancer, cancer of the lung, lung cancer, skin cancer"
+    names = [("Disease", "cancer", 1, 0.9), ("Disease", "lung cancer", 0, 0.8)]
+    assert repeated(text, *names, ("Disease", "skin cancer", 0, 0.3)) == [
+        "Disease lung cancer 0 0.8",
+        "Disease cancer 13 0.9",
+        "Disease lung cancer 33 0.8",
+        "Disease skin cancer 46 0.3",
+    ]
+
+
+def test_types_do_not_see_each_other() -> None:
+    text = "CAT ate. CAT scan. CAT."
+    assert repeated(text, ("Species", "CAT", 0, 0.9), ("Gene", "CAT", 2, 0.5)) == [
+        *(f"Species CAT {start} 0.9" for start in (0, 9, 19)),
+        "Gene CAT 19 0.5",
+    ]
+
+
+@settings(deadline=None)
+@given(data=st.data(), text=st.text("aA1 .β", max_size=40), threshold=st.sampled_from([0, 0.5, 1]))
+def test_repeating_twice_changes_nothing_and_nothing_is_lost(
+    data: st.DataObject, text: str, threshold: float
+) -> None:
+    units = words(text)
+    spans: list[ScoredSpan] = []
+    unit = 0
+    while unit < len(units):
+        size = data.draw(st.integers(0, min(3, len(units) - unit)))
+        if size:
+            start, end = int(units[unit, 0]), int(units[unit + size - 1, 1])
+            probability = data.draw(st.sampled_from([0.25, 0.5, 0.75]))
+            spans.append(ScoredSpan("A", start, end, probability))
+        unit += max(size, 1)
+    found = repeat_names(text, spans, units, threshold)
+    assert repeat_names(text, found, units, threshold) == found
+    assert {span[:3] for span in spans} <= {span[:3] for span in found}
+    for first, second in itertools.pairwise(found):
+        assert first.end <= second.start
+    for span in found:
+        assert any(text[s.start : s.end] == text[span.start : span.end] for s in spans)

@@ -153,7 +153,14 @@ def _save_pipeline(tagger: Tagger, output: Path, *, types: list[str], instructio
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     # All that is not said is as the tagger that the package carries has it.
-    settings = {"types": types, "asking": "per_type", "corpus": None, "threshold": 0.0}
+    # Nor does the paper carry a name from one place of a document to another.
+    settings = {
+        "types": types,
+        "asking": "per_type",
+        "corpus": None,
+        "threshold": 0.0,
+        "repeat_threshold": None,
+    }
     component: Any = nlp.add_pipe("vaner_ner", config={**settings, "model": model})
     set_tagger(component.model, tagger)
     output.parent.mkdir(parents=True, exist_ok=True)

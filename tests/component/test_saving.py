@@ -103,6 +103,7 @@ CHANGES: dict[str, Any] = {
     "annotate_ents": False,
     "overwrite_ents": False,
     "threshold": {"Gene": 0.25},
+    "repeat_threshold": None,
     "batch_subwords": 100,
     "precision": "bf16",
     "label_map": {"Gene": "GENE"},
