@@ -6,7 +6,7 @@ The form is described in docs/formats.md, section 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from spacy_vaner.errors import Messages, VanerError
@@ -54,6 +54,37 @@ class Gold:
         if self.weight != 1:
             data["weight"] = self.weight
         return data
+
+    def is_masked(self, start: int, end: int) -> bool:
+        """Whether a part of these characters gives no loss; such text may not be written out."""
+        return any(first < end and start < last for first, last in self.masked)
+
+    def within(self, start: int, end: int) -> Gold:
+        """What is said of these characters, with offsets into them.
+
+        A mention that crosses an end is left out, a masked stretch is cut there.
+        """
+
+        def inside(mentions: Iterable[Mention]) -> tuple[Mention, ...]:
+            return tuple(
+                replace(
+                    mention,
+                    fragments=tuple((a - start, b - start) for a, b in mention.fragments),
+                )
+                for mention in mentions
+                if all(start <= a and b <= end for a, b in mention.fragments)
+            )
+
+        return replace(
+            self,
+            mentions=inside(self.mentions),
+            alternatives=inside(self.alternatives),
+            masked=tuple(
+                (max(first, start) - start, min(last, end) - start)
+                for first, last in self.masked
+                if first < end and start < last
+            ),
+        )
 
 
 def get_gold(doc: Doc) -> Gold | None:

@@ -13,6 +13,29 @@ SCRIPT = Path(__file__).parent.parent / "project/scripts/cut_documents.py"
 LINES = "Mice were fed.\nRats were not.\n\nSome yeast grew.\nE. coli of old age\ndid too."
 
 
+def test_masked_stretches_and_alternatives_stay_on_their_text() -> None:
+    pieces = runpy.run_path(str(SCRIPT), run_name="cut")["pieces"]
+    doc = make_tokenizer()(LINES)
+    # From the second line into the third, and the name of the fourth.
+    masked = (LINES.index("not."), LINES.index("yeast")), (LINES.index("E. coli"), len(LINES))
+    start = LINES.index("coli")
+    other = Mention("Species", ((start, start + len("coli")),), ())
+    gold = Gold(types=("Species",), masked=masked, alternatives=(other,))
+    doc.user_data[KEY] = gold.to_user_data()
+
+    cut = [(piece.text, get_gold(piece)) for piece in pieces(doc, 5)]
+
+    assert [[text[start:end] for start, end in own.masked] for text, own in cut if own] == [
+        [],
+        ["not.\n\n"],
+        ["Some "],
+        ["E. coli of old age\n"],
+        ["did too."],
+    ]
+    told = [text[slice(*one.fragments[0])] for text, own in cut if own for one in own.alternatives]
+    assert told == ["coli"]
+
+
 def test_pieces_hold_all_words_and_the_mentions_where_they_stand() -> None:
     pieces = runpy.run_path(str(SCRIPT), run_name="cut")["pieces"]
     doc = make_tokenizer()(LINES)

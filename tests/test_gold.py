@@ -124,6 +124,23 @@ def test_asking_leaves_a_copy_of_the_document_as_it_was() -> None:
     assert get_ask(NLP.make_doc("a")) == {}
 
 
+def test_a_stretch_of_the_text_keeps_what_is_said_of_it() -> None:
+    halved, whole = Mention("Gene", ((0, 3), (6, 8))), Mention("Gene", ((5, 7), (9, 10)), ("1",))
+    gold = Gold(
+        corpus="a",
+        mentions=(halved, whole),
+        masked=((0, 5), (4, 6), (8, 20)),
+        alternatives=(whole,),
+    )
+    within = Mention("Gene", ((0, 2), (4, 5)), ("1",))
+    masked = ((0, 1), (3, 5))
+    assert gold.within(5, 10) == Gold(
+        "a", mentions=(within,), masked=masked, alternatives=(within,)
+    )
+    assert gold.is_masked(3, 7) and gold.is_masked(19, 30)
+    assert not gold.is_masked(6, 8) and not gold.is_masked(20, 30)
+
+
 def test_the_types_of_a_pipeline_are_those_of_its_components() -> None:
     nlp = spacy.blank("en")
     assert types_of_pipeline(nlp) is None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from spacy.tokens import Doc
@@ -15,14 +14,13 @@ from spacy.tokens import Doc
 from spacy_vaner.corpora.docbins import docs_to_bytes, read_docs
 from spacy_vaner.files import write_whole
 from spacy_vaner.gold import KEY, Gold, get_gold
-from spacy_vaner.types import Mention
 
 
 def pieces(doc: Doc, n_words: int) -> Iterator[Doc]:
     """Pieces of whole lines, each of `n_words` or more where the document has as many left.
 
-    They keep `doc.ents` and the mentions, not the span groups. A mention that a cut would halve is
-    lost to both pieces; line breaks hardly ever do that.
+    They keep `doc.ents` and the annotation, not the span groups. A mention that a cut would halve
+    is lost to both pieces; line breaks hardly ever do that.
     """
     gold = get_gold(doc) or Gold()
     start = 0
@@ -32,17 +30,9 @@ def pieces(doc: Doc, n_words: int) -> Iterator[Doc]:
             continue
         span = doc[start:end]
         piece = span.as_doc(copy_user_data=False)
-        own = replace(gold, mentions=tuple(_within(gold, span.start_char, span.end_char)))
-        piece.user_data[KEY] = own.to_user_data()
+        piece.user_data[KEY] = gold.within(span.start_char, span.end_char).to_user_data()
         yield piece
         start = end
-
-
-def _within(gold: Gold, start: int, end: int) -> Iterator[Mention]:
-    for mention in gold.mentions:
-        if all(start <= first and last <= end for first, last in mention.fragments):
-            shifted = tuple((first - start, last - start) for first, last in mention.fragments)
-            yield replace(mention, fragments=shifted)
 
 
 def main() -> None:

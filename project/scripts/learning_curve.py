@@ -22,14 +22,16 @@ from spacy.util import fix_random_seed
 from spacy_vaner.backbone import Lora
 from spacy_vaner.corpora.docbins import docs_to_bytes, find_files, read_docs
 from spacy_vaner.evaluation.run import evaluate_pipeline
-from spacy_vaner.gold import KEY, get_gold
+from spacy_vaner.gold import KEY, Gold, get_gold
 from spacy_vaner.optimizer import adamw
+from spacy_vaner.types import Mention
 
 
 def sentences_of(nlp: Language, docs: Iterable[Doc], type_name: str) -> Iterator[Doc]:
     """Every sentence of the documents by itself, annotated for the one type.
 
-    A document without known sentences is one. A mention that crosses a boundary is left out.
+    A document without known sentences is one. A mention that crosses a boundary is left out, and so
+    is a sentence that is masked.
     """
     for doc in docs:
         gold = get_gold(doc)
@@ -37,16 +39,17 @@ def sentences_of(nlp: Language, docs: Iterable[Doc], type_name: str) -> Iterator
             continue
         known = doc.has_annotation("SENT_START")
         for sentence in doc.sents if known else [doc[:]]:
-            start, end = sentence.start_char, sentence.end_char
-            mentions = [
-                [type_name, [[first - start, last - start]], []]
-                for mention in gold.mentions
+            own = gold.within(sentence.start_char, sentence.end_char)
+            if known and own.masked:
+                continue  # nothing is learned of it, so it is none of the number
+            mentions = tuple(
+                Mention(type_name, mention.fragments)
+                for mention in own.mentions
                 if mention.type == type_name and len(mention.fragments) == 1
-                for first, last in mention.fragments
-                if start <= first and last <= end
-            ]
+            )
             one = nlp.make_doc(sentence.text)
-            one.user_data[KEY] = {"types": [type_name], "mentions": mentions}
+            taught = Gold(types=(type_name,), mentions=mentions, masked=own.masked)
+            one.user_data[KEY] = taught.to_user_data()
             yield one
 
 

@@ -213,25 +213,18 @@ def _greek_letters(text: str) -> list[Edit]:
 
 
 def _cells(doc: Doc, gold: Gold) -> Iterator[Doc]:
-    """A document per mention that tokens can hold: nothing but its own text."""
+    """A document per mention that tokens can hold: nothing but its own text, none of it masked."""
     for mention in gold.mentions:
         (start, end), *more = mention.fragments
         span = doc.char_span(start, end)
-        if span is None or more:
+        if span is None or more or gold.is_masked(start, end):
             continue
         made = Doc(
             doc.vocab,
             words=[token.text for token in span],
             spaces=[bool(token.whitespace_) for token in span[:-1]] + [False],
         )
-        inside = [
-            replace(one, fragments=((one.fragments[0][0] - start, one.fragments[0][1] - start),))
-            for one in gold.mentions
-            if len(one.fragments) == 1
-            and start <= one.fragments[0][0]
-            and one.fragments[0][1] <= end
-        ]
-        cell = replace(gold, mentions=tuple(inside), alternatives=(), masked=())
+        cell = replace(gold.within(start, end), alternatives=())
         made.user_data = {KEY: cell.to_user_data()}
         yield made
 

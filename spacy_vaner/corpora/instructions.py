@@ -1,7 +1,7 @@
 """Converted corpora as text to text: rows to tune a generating model with, and few-shot examples.
 
 A row is a sentence. Types that are annotated incompletely are left out: what they lack would be
-taught as absent.
+taught as absent. So are sentences that are masked, even in part.
 """
 
 from __future__ import annotations
@@ -103,10 +103,17 @@ def _sentences(path: Path) -> Iterator[Sentence]:
             text = doc.text[start:stop].strip()
             if not text:
                 continue
+            # What crosses the end of a sentence belongs to the one that it begins in.
+            mentions = [
+                mention
+                for mention in sorted(gold.mentions, key=lambda mention: mention.fragments)
+                if mention.type in gold.types and start <= mention.fragments[0][0] < stop
+            ]
+            written = [(start, stop), *(pair for mention in mentions for pair in mention.fragments)]
+            if any(gold.is_masked(*pair) for pair in written):
+                continue
             names: dict[str, list[str]] = {type: [] for type in gold.types}
-            for mention in sorted(gold.mentions, key=lambda mention: mention.fragments):
-                # What crosses the end of a sentence belongs to the one that it begins in.
-                if mention.type in names and start <= mention.fragments[0][0] < stop:
-                    parts = (doc.text[slice(*fragment)] for fragment in mention.fragments)
-                    names[mention.type].append(" ".join(" ".join(parts).split()))
+            for mention in mentions:
+                parts = (doc.text[slice(*fragment)] for fragment in mention.fragments)
+                names[mention.type].append(" ".join(" ".join(parts).split()))
             yield Sentence(gold.id, gold.corpus, text, names)

@@ -124,6 +124,11 @@ def test_cells_are_mentions_alone(doc: Doc) -> None:
     assert texts(cells[2]) == [("Disease", "Hematologic tumors"), ("Part", "tumo")]
 
 
+def test_no_cell_is_made_of_masked_text(doc: Doc) -> None:
+    doc.user_data[KEY]["masked"] = [[8, 12], [38, 52]]
+    assert [cell.text for cell in alter([doc], "cells")] == ["Anemia", "Hematologic tumors"]
+
+
 def test_documents_without_annotation_are_left_out() -> None:
     plain = spacy.blank("en")("nothing is said of this one")
     assert all(not list(alter([plain], how)) for how in ALTERATIONS)

@@ -8,6 +8,7 @@ import pytest
 
 from spacy_vaner.corpora.instructions import write_instructions
 from spacy_vaner.errors import VanerError
+from spacy_vaner.gold import KEY
 from spacy_vaner.types import Mention
 from tests.support.gold_documents import gold_document, sample_documents, save
 
@@ -66,6 +67,19 @@ def test_a_draw_is_the_same_for_a_seed_and_keeps_the_order(tmp_path):
     assert len(rows_of(tmp_path / "d.jsonl", corpus, form="few-shot", sample=10**6)) == len(
         everything
     )
+
+
+def test_sentences_that_are_masked_give_no_rows(tmp_path):
+    text = "Zinc helps. Rats ate zinc. Mice ate\nlead. Zinc again."
+    # The last one is named across the end of its sentence.
+    crossing = Mention("Species", ((27, 31), (42, 46)))
+    document = gold_document(text, [("Chemical", "Zinc"), crossing], types=["Chemical", "Species"])
+    zinc, ate = text.index("zinc"), text.index("Zinc again")
+    document.doc.user_data[KEY]["masked"] = [[zinc, zinc + 4], [ate, ate + 4]]
+    rows = rows_of(
+        tmp_path / "rows.jsonl", save(tmp_path / "masked.spacy", [document]), form="few-shot"
+    )
+    assert rows == [{"text": "Zinc helps.", "entities": {"Chemical": ["Zinc"], "Species": []}}]
 
 
 @pytest.mark.parametrize(

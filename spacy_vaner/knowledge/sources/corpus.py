@@ -57,7 +57,7 @@ def _mentions(path: Path, note: Note, *, prefix: str) -> Iterator[Entry]:
                 note("discontinuous mention", f"{path}, document {gold.id}")
                 continue
             ((start, end),) = mention.fragments
-            if any(start < last and first < end for first, last in gold.masked):
+            if gold.is_masked(start, end):
                 note("mention in a masked stretch", f"{path}, document {gold.id}")
                 continue
             yield Entry(doc.text[start:end], mention.type, ",".join(mention.ids), source)
