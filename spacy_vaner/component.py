@@ -28,7 +28,7 @@ from spacy_vaner.adapters import (
     write_adapter,
 )
 from spacy_vaner.backbone.settings import Lora
-from spacy_vaner.decoding import above_threshold, decode, repeat_names
+from spacy_vaner.decoding import above_threshold, decode_documents, lift_names, repeat_names
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.examples import check_annotation, learned_types, training_rows
 from spacy_vaner.files import write_whole
@@ -404,24 +404,23 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         answers = tagger_model.predict_probabilities(
             self.model, docs, questions, batch_subwords=self.batch_subwords
         )
-        decoded = iter(decode([p for answer in answers for p in answer.probabilities]))
-        predictions = []
-        for doc, answer, asked in zip(docs, answers, questions, strict=True):
-            spans = [
-                ScoredSpan(
-                    question.type,
-                    int(answer.units[span.start, 0]),
-                    int(answer.units[span.end - 1, 1]),
-                    span.probability,
-                )
-                for question in asked
-                for span in next(decoded)
-            ]
-            if self.repeat_threshold is not None:
-                spans = repeat_names(doc.text, spans, answer.units, self.repeat_threshold)
-            kept = above_threshold(spans, self.threshold)
-            predictions.append(Prediction(tuple(question.type for question in asked), kept))
-        return predictions
+        asked_types_of = [tuple(question.type for question in asked) for asked in questions]
+        found = decode_documents(
+            asked_types_of,
+            [answer.probabilities for answer in answers],
+            [answer.units for answer in answers],
+        )
+        return [
+            Prediction(asked, self._chosen(doc.text, spans, answer.units))
+            for doc, asked, answer, spans in zip(docs, asked_types_of, answers, found, strict=True)
+        ]
+
+    def _chosen(self, text: str, spans: list[ScoredSpan], units: Any) -> list[ScoredSpan]:
+        """Of the spans of a document those above the threshold, and the repeated names."""
+        if self.repeat_threshold is None:
+            return above_threshold(spans, self.threshold)
+        kept = above_threshold(lift_names(text, spans, self.repeat_threshold), self.threshold)
+        return repeat_names(text, kept, units, self.repeat_threshold)
 
     @property
     def known_types(self) -> tuple[str, ...] | None:
@@ -727,6 +726,10 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             raise VanerError(
                 Messages.VE023.format(file=_SETTINGS_FILE, error=repr(error))
             ) from error
+        if "repeat_threshold" not in now:
+            # Saved before there was this setting: what it predicts must not change.
+            configured["repeat_threshold"] = self._configured["repeat_threshold"]
+            now["repeat_threshold"] = None
         restore_settings(self, configured=self._configured, saved_configured=configured, saved=now)
         if lost := [name for name in names if name not in files and "/" in name]:
             # The tagger says for itself what it lacks.

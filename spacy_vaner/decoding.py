@@ -8,11 +8,16 @@ independent but for that rule gives p(y) = 1/Z * prod_i p_i(y_i) over the legal 
 - the probability of a span is its exact marginal: the summed p(y) of all legal sequences that
   have a span with just these boundaries (forward-backward).
 
-Everything is vectorised over sequences; nothing here knows spaCy or torch.
+Within a document, a name that was found for sure in one place may then count in all of them
+(`lift_names`, `repeat_names`); a probability is from there on the name's, not the place's.
+
+Decoding is vectorised over sequences; nothing here knows spaCy or torch.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +33,9 @@ O, B, I = 0, 1, 2  # noqa: E741  columns of the head
 # Padded units per chunk of sequences that are decoded together; bounds the memory (about 60 MB).
 _CELLS = 400_000
 _TINY = 1e-38
+
+
+_WORD_OR_SIGN = re.compile(r"[^\W_]+|.", re.DOTALL)
 
 
 class UnitSpan(NamedTuple):
@@ -62,6 +70,33 @@ def decode(probabilities: Sequence[FloatArray]) -> list[list[UnitSpan]]:
         for column, of_sequence in zip(holding.tolist(), found, strict=True):
             spans[chunk[column]] = of_sequence
     return spans
+
+
+def decode_documents(
+    types: Iterable[Sequence[str]],
+    probabilities: Sequence[Sequence[FloatArray]],
+    offsets: Iterable[NDArray[np.integer[Any]]],
+) -> list[list[ScoredSpan]]:
+    """The spans of documents, each of which was asked for one or more types.
+
+    types, probabilities: per document, in the same order, what was asked and (units, 3).
+    offsets: per document (units, 2), the characters of its units, half-open.
+    RETURNS: per document its spans, by type in the order of asking, then by place.
+    """
+    decoded = iter(decode([one for of_document in probabilities for one in of_document]))
+    return [
+        [
+            ScoredSpan(
+                type_name,
+                int(units[span.start, 0]),
+                int(units[span.end - 1, 1]),
+                span.probability,
+            )
+            for type_name in asked
+            for span in next(decoded)
+        ]
+        for asked, units in zip(types, offsets, strict=True)
+    ]
 
 
 def _chunks_of_like_length(lengths: list[int]) -> Iterable[list[int]]:
@@ -165,49 +200,76 @@ def _forward_backward(p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     return inside_share.T, outside_share.T, growth.T
 
 
+def lift_names(text: str, spans: Sequence[ScoredSpan], sure: float) -> list[ScoredSpan]:
+    """Give every place of a name the highest probability that the name has in the document.
+
+    Only where that is at least `sure`, so that a threshold on spans keeps or drops the places of a
+    name together. Left as they are: names of one character, which mean too many things, and places
+    where spans of two types have the same boundaries, since there the name was read in two ways.
+
+    text: of the document. RETURNS: the spans in the same order.
+    """
+    best: dict[tuple[str, str], float] = {}
+    for span in spans:
+        name = span.type, text[span.start : span.end]
+        best[name] = max(best.get(name, 0.0), span.probability)
+    types_at = Counter((span.start, span.end) for span in spans)
+    lifted = []
+    for span in spans:
+        probability = best[span.type, text[span.start : span.end]]
+        is_known = probability >= sure and types_at[span.start, span.end] == 1
+        if is_known and span.end - span.start > 1:
+            span = span._replace(probability=probability)
+        lifted.append(span)
+    return lifted
+
+
 def repeat_names(
-    text: str, spans: Sequence[ScoredSpan], units: NDArray[np.integer[Any]], threshold: float
+    text: str, spans: Sequence[ScoredSpan], units: NDArray[np.integer[Any]], sure: float
 ) -> list[ScoredSpan]:
     """Mark a name that was found for sure in one place in every place of the document.
 
-    A name that has somewhere a probability of at least `threshold` becomes a span of its type
-    wherever it stands as a whole word (or several) and no span of that type is yet; longer names
-    come first. All its places take the highest probability among them, so that a later threshold
-    keeps or drops them together. Names of one character are left alone: they mean too many things.
+    A name of at least two characters whose probability is at least `sure` becomes a span of its
+    type, with that probability, wherever the same characters stand as whole words, unless a span
+    of the type is there already, or one of another type with just these boundaries: there the
+    name was read in another way. Longer names come first.
 
-    text: of the document. spans: what was found in it.
-    units: (units, 2), offsets of the tagged units: a span begins and ends with one of them.
-    RETURNS: by type in the order in which `spans` has them, then by place.
+    text: of the document.
+    units: (units, 2), offsets of the tagged units; a span begins and ends with one of them.
+    RETURNS: the spans, then by type those that came to them.
     """
-    ends = dict(units.tolist()) if spans else {}
+    surest: dict[tuple[str, str], ScoredSpan] = {}
+    for span in sorted(spans, key=lambda span: span.probability):
+        if span.probability >= sure and span.end - span.start > 1:
+            surest[span.type, text[span.start : span.end]] = span
+    if not surest:
+        return list(spans)
     starts_of: dict[str, list[int]] = {}
-    for start, end in ends.items():
-        starts_of.setdefault(text[start:end], []).append(start)
-    last_ends = frozenset(ends.values())
-
-    def places(name: str, known: int) -> Iterable[tuple[int, int]]:
-        for start in starts_of[text[known : ends[known]]]:
+    for start in units[:, 0].tolist():
+        if not text[max(start - 1, 0) : start].isalnum():
+            starts_of.setdefault(_first_word(text, start), []).append(start)
+    ends = {end for end in units[:, 1].tolist() if not text[end : end + 1].isalnum()}
+    read = {(span.start, span.end) for span in spans}
+    taken = {(span.type, place) for span in spans for place in range(span.start, span.end)}
+    repeated = list(spans)
+    for (type_name, name), known in sorted(
+        surest.items(), key=lambda item: (item[0][0], -len(item[0][1]), item[0][1])
+    ):
+        for start in starts_of.get(_first_word(text, known.start), ()):
             end = start + len(name)
-            joined = text[max(start - 1, 0) : start].isalnum() or text[end : end + 1].isalnum()
-            if end in last_ends and not joined and text.startswith(name, start):
-                yield start, end
-
-    repeated: list[ScoredSpan] = []
-    for type_name in dict.fromkeys(span.type for span in spans):
-        found = {(span.start, span.end): span for span in spans if span.type == type_name}
-        surest: dict[str, ScoredSpan] = {}
-        for span in sorted(found.values(), key=lambda span: span.probability):
-            surest[text[span.start : span.end]] = span
-        taken = {position for start, end in found for position in range(start, end)}
-        for name, best in sorted(surest.items(), key=lambda item: (-len(item[0]), item[0])):
-            if len(name) == 1 or best.probability < threshold:
-                continue
-            for place in places(name, best.start):
-                if place in found or taken.isdisjoint(range(*place)):
-                    taken.update(range(*place))
-                    found[place] = ScoredSpan(type_name, *place, best.probability)
-        repeated += sorted(found.values())
+            places = {(type_name, place) for place in range(start, end)}
+            is_free = (start, end) not in read and taken.isdisjoint(places)
+            if is_free and end in ends and text.startswith(name, start):
+                taken |= places
+                repeated.append(ScoredSpan(type_name, start, end, known.probability))
     return repeated
+
+
+def _first_word(text: str, start: int) -> str:
+    """The letters and digits from a place on, or the one other sign that stands there."""
+    match = _WORD_OR_SIGN.match(text, start)
+    assert match is not None, "a unit is never empty"
+    return match.group()
 
 
 def above_threshold(

@@ -57,7 +57,8 @@ class ScoredSpan(NamedTuple):
 
     type: the entity type that was asked.
     start, end: characters, half-open.
-    probability: of exactly these boundaries (decoding.py says how it is computed), 0 to 1.
+    probability: of exactly these boundaries (decoding.py says how it is computed), or the highest
+        that the same name has in the document, 0 to 1.
     """
 
     type: str

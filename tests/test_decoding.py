@@ -20,6 +20,7 @@ from spacy_vaner.decoding import (
     above_threshold,
     choose_non_overlapping,
     decode,
+    lift_names,
     repeat_names,
     softmax,
 )
@@ -278,36 +279,45 @@ def test_choice_does_not_depend_on_the_order_of_spans(
         assert not taken.isdisjoint(range(span.start, span.end)), "left out without a reason"
 
 
-def words(text: str, pattern: str = r"\w+|[^\w\s]") -> NDArray[np.int64]:
+PIECES = r"[A-Z]+|[a-z]+|\d+|[^\w\s]"
+
+
+def cut(text: str, pattern: str = PIECES) -> NDArray[np.int64]:
     bounds = [match.span() for match in re.finditer(pattern, text)]
     return np.array(bounds, dtype=np.int64).reshape(-1, 2)
 
 
-def repeated(text: str, *names: tuple[str, str, int, float], threshold: float = 0.7) -> list[str]:
-    """names: (type, name, number of its place, probability). RETURNS: readable spans."""
-    spans = []
-    for type_name, name, number, probability in names:
-        start = [match.start() for match in re.finditer(re.escape(name), text)][number]
-        spans.append(ScoredSpan(type_name, start, start + len(name), probability))
-    found = repeat_names(text, spans, words(text, r"[A-Z]+|[a-z]+|\d+|[^\w\s]"), threshold)
-    return [f"{s.type} {text[s.start : s.end]} {s.start} {s.probability}" for s in found]
+def place(text: str, type_name: str, name: str, number: int, probability: float) -> ScoredSpan:
+    """The span of a name where it stands for the number-th time, from 0."""
+    start = [match.start() for match in re.finditer(re.escape(name), text)][number]
+    return ScoredSpan(type_name, start, start + len(name), probability)
+
+
+def repeated(
+    text: str, *names: tuple[str, str, int, float], threshold: float = 0.0
+) -> list[tuple[str, str, int, float]]:
+    """Type, name, place and probability after all that a component does with `names`."""
+    spans = lift_names(text, [place(text, *name) for name in names], 0.7)
+    found = repeat_names(text, above_threshold(spans, threshold), cut(text), 0.7)
+    return [(s.type, text[s.start : s.end], s.start, s.probability) for s in sorted(found)]
 
 
 def test_a_name_found_for_sure_is_marked_wherever_it_stands() -> None:
     text = "MPA (MPA acid) in mice; MPA again, and AMPA."
-    assert repeated(text, ("Chemical", "MPA", 1, 0.8)) == [
-        "Chemical MPA 0 0.8",
-        "Chemical MPA 5 0.8",
-        "Chemical MPA 24 0.8",
-    ]
+    marked = [("Chemical", "MPA", start, 0.8) for start in (0, 5, 24)]
+    assert repeated(text, ("Chemical", "MPA", 1, 0.8)) == marked
 
 
 def test_a_name_found_with_doubt_stays_where_it_was_found() -> None:
     text = "MPA and MPA and MPA"
-    assert repeated(text, ("Chemical", "MPA", 1, 0.6)) == ["Chemical MPA 8 0.6"]
+    assert repeated(text, ("Chemical", "MPA", 1, 0.6)) == [("Chemical", "MPA", 8, 0.6)]
     # Its surest place decides, and lends its probability to the others.
     sure = repeated(text, ("Chemical", "MPA", 1, 0.6), ("Chemical", "MPA", 0, 0.9))
-    assert sure == ["Chemical MPA 0 0.9", "Chemical MPA 8 0.9", "Chemical MPA 16 0.9"]
+    assert sure == [("Chemical", "MPA", start, 0.9) for start in (0, 8, 16)]
+    # So a threshold between the two keeps all of them.
+    names = ("Chemical", "MPA", 1, 0.6), ("Chemical", "MPA", 0, 0.9)
+    assert repeated(text, *names, threshold=0.8) == sure
+    assert repeated(text, *names, threshold=0.95) == []
 
 
 @pytest.mark.parametrize(
@@ -318,43 +328,68 @@ def test_a_name_found_with_doubt_stays_where_it_was_found() -> None:
         ("p53 and p533 and wtp53 and p53.", "p53", [0, 27]),
         ("β-actin, ββ, β", "β", [0]),  # a single character means too many things
         ("no e. coli; e. coli-like", "e. coli", [3, 12]),
+        ("-mer and -mers, -mer", "-mer", [0, 16]),
         ("Mice and mice", "mice", [9]),
     ],
 )
 def test_only_whole_words_in_the_same_case_are_the_same_name(
     text: str, name: str, marked: list[int]
 ) -> None:
-    start = [m.start() for m in re.finditer(re.escape(name), text)][0]
-    pieces = words(text, r"[A-Z]+|[a-z]+|\d+|[^\w\s]|β")
-    span = ScoredSpan("Gene", start, start + len(name), 0.9)
-    assert [s.start for s in repeat_names(text, [span], pieces, 0.7)] == marked
+    span = place(text, "Gene", name, 0, 0.9)
+    units = cut(text, PIECES + "|β")
+    assert [s.start for s in repeat_names(text, [span], units, 0.7)] == marked
+
+
+def test_a_name_is_found_where_it_is_cut_into_other_units() -> None:
+    text = "IL2 and IL2"
+    units = np.array([[0, 2], [2, 3], [4, 7], [8, 11]])
+    span = ScoredSpan("Gene", 0, 3, 0.9)
+    assert [s[1:3] for s in repeat_names(text, [span], units, 0.7)] == [(0, 3), (8, 11)]
+    # But nothing begins or ends within a unit.
+    units = np.array([[0, 3], [4, 7], [8, 12]])
+    assert repeat_names(text + "a", [span], units, 0.7) == [span]
+    assert repeat_names("IL2-a", [ScoredSpan("Gene", 0, 3, 0.9)], np.array([[0, 5]]), 0.7)
 
 
 def test_longer_names_and_what_was_found_come_first() -> None:
     text = "lung cancer, cancer of the lung, lung cancer, skin cancer"
     names = [("Disease", "cancer", 1, 0.9), ("Disease", "lung cancer", 0, 0.8)]
     assert repeated(text, *names, ("Disease", "skin cancer", 0, 0.3)) == [
-        "Disease lung cancer 0 0.8",
-        "Disease cancer 13 0.9",
-        "Disease lung cancer 33 0.8",
-        "Disease skin cancer 46 0.3",
+        ("Disease", "lung cancer", 0, 0.8),
+        ("Disease", "cancer", 13, 0.9),
+        ("Disease", "lung cancer", 33, 0.8),
+        ("Disease", "skin cancer", 46, 0.3),
     ]
 
 
-def test_types_do_not_see_each_other() -> None:
-    text = "CAT ate. CAT scan. CAT."
-    assert repeated(text, ("Species", "CAT", 0, 0.9), ("Gene", "CAT", 2, 0.5)) == [
-        *(f"Species CAT {start} 0.9" for start in (0, 9, 19)),
-        "Gene CAT 19 0.5",
+def test_what_a_threshold_drops_is_not_in_the_way() -> None:
+    text = "cancer grew. skin cancer, cancer"
+    names = ("Disease", "cancer", 0, 0.95), ("Disease", "skin cancer", 0, 0.3)
+    kept = repeated(text, *names, threshold=0.5)
+    assert kept == [("Disease", "cancer", start, 0.95) for start in (0, 18, 26)]
+
+
+def test_a_name_that_was_read_as_another_type_keeps_that_reading() -> None:
+    text = "CAT ate. CAT scan. CAT. CAT hair"
+    both = repeated(text, ("Species", "CAT", 0, 0.99), ("Gene", "CAT", 2, 0.5))
+    assert both == [
+        ("Gene", "CAT", 19, 0.5),
+        *(("Species", "CAT", start, 0.99) for start in (0, 9, 24)),
     ]
+    # Where both types were read neither takes over.
+    names = [("Species", "CAT", 0, 0.99), ("Species", "CAT", 1, 0.6), ("Gene", "CAT", 1, 0.65)]
+    assert ("Species", "CAT", 9, 0.6) in repeated(text, *names)
+    # A name within one of another type is a name all the same.
+    text = "mouse; mouse p53"
+    assert len(repeated(text, ("Species", "mouse", 0, 0.9), ("Gene", "mouse p53", 0, 0.9))) == 3
 
 
 @settings(deadline=None)
-@given(data=st.data(), text=st.text("aA1 .β", max_size=40), threshold=st.sampled_from([0, 0.5, 1]))
+@given(data=st.data(), text=st.text("aA1 .β", max_size=40), sure=st.sampled_from([0, 0.5, 1]))
 def test_repeating_twice_changes_nothing_and_nothing_is_lost(
-    data: st.DataObject, text: str, threshold: float
+    data: st.DataObject, text: str, sure: float
 ) -> None:
-    units = words(text)
+    units = cut(text, r"\w+|[^\w\s]")
     spans: list[ScoredSpan] = []
     unit = 0
     while unit < len(units):
@@ -364,10 +399,13 @@ def test_repeating_twice_changes_nothing_and_nothing_is_lost(
             probability = data.draw(st.sampled_from([0.25, 0.5, 0.75]))
             spans.append(ScoredSpan("A", start, end, probability))
         unit += max(size, 1)
-    found = repeat_names(text, spans, units, threshold)
-    assert repeat_names(text, found, units, threshold) == found
-    assert {span[:3] for span in spans} <= {span[:3] for span in found}
-    for first, second in itertools.pairwise(found):
+    lifted = lift_names(text, spans, sure)
+    assert lift_names(text, lifted, sure) == lifted
+    assert [span[:3] for span in lifted] == [span[:3] for span in spans]
+    found = repeat_names(text, lifted, units, sure)
+    assert found[: len(lifted)] == lifted
+    assert sorted(repeat_names(text, found, units, sure)) == sorted(found)
+    for first, second in itertools.pairwise(sorted(found)):
         assert first.end <= second.start
     for span in found:
         assert any(text[s.start : s.end] == text[span.start : span.end] for s in spans)

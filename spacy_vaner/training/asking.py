@@ -1,7 +1,8 @@
 """Asking: questions put to windows, prepared documents tagged as the component does, and scored.
 
 Training and dev are asked here alike, so what is measured while a tagger learns is what the
-pipeline that is made of it finds.
+pipeline that is made of it finds with `repeat_threshold = null`: prepared rows no longer hold the
+text over which a name could be repeated.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from spacy_vaner.backbone.batching import plan_batches
 from spacy_vaner.backbone.joint import Asked, question_text
 from spacy_vaner.backbone.tagger import Tagger
-from spacy_vaner.decoding import FloatArray, decode, softmax
+from spacy_vaner.decoding import FloatArray, decode_documents, softmax
 from spacy_vaner.instructions import Instruction, paper_instruction, template_instruction
 from spacy_vaner.metrics import Counts, count
 from spacy_vaner.training.rows_folder import Document, IntArray
@@ -170,20 +171,11 @@ def tag_documents(
             for index, row in zip(batch, chosen, strict=True):
                 for answer, (of_question, units) in zip(row.answers, places[index], strict=True):
                     of_question[units] = softmax(next(answers)[answer.positions])
-    decoded = iter(decode([one for per_question in probabilities for one in per_question]))
-    return [
-        [
-            ScoredSpan(
-                type_name,
-                int(document.units[span.start, 2]),
-                int(document.units[span.end - 1, 3]),
-                span.probability,
-            )
-            for type_name, _ in asked
-            for span in next(decoded)
-        ]
-        for document, asked in zip(documents, questions, strict=True)
-    ]
+    return decode_documents(
+        [[type_name for type_name, _ in asked] for asked in questions],
+        probabilities,
+        [document.units[:, 2:4] for document in documents],
+    )
 
 
 def _joined(before: list[int], subword_ids: IntArray, after: list[int]) -> IntArray:

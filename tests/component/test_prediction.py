@@ -17,8 +17,9 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_vaner.component import VanerNER
+from spacy_vaner.decoding import O
 from spacy_vaner.errors import VanerError, VanerWarning
-from spacy_vaner.model import make_rows, read_document
+from spacy_vaner.model import Answers, make_rows, predict_probabilities, read_document
 from spacy_vaner.reading import Question, plan_batches
 from tests.support.tiny_tagger import (
     FILLERS,
@@ -45,6 +46,35 @@ def texts() -> list[str]:
 def expected(shared_nlp: Language, texts: list[str]) -> list[list[Prediction]]:
     """What is predicted for each text alone."""
     return [predictions(shared_nlp(text)) for text in texts]
+
+
+def test_a_name_found_in_one_place_is_repeated_in_the_others(
+    load: Callable[..., Language], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "high zinc , BRCA1-deficient cells and zinc with levels ."
+    missed = text.index("zinc with")
+
+    def not_there(*args: Any, **options: Any) -> list[Answers]:
+        (answer,) = predict_probabilities(*args, **options)
+        for probabilities in answer.probabilities:
+            probabilities[answer.units[:, 0] == missed] = [1.0, 0.0, 0.0]
+            assert (probabilities[:, O] == 1.0).any()
+        return [answer]
+
+    monkeypatch.setattr("spacy_vaner.model.predict_probabilities", not_there)
+    nlp = load(repeat_threshold=0.5)
+    doc = nlp(text)
+    assert found(doc) == [("Chemical", "zinc"), ("Gene", "BRCA1"), ("Chemical", "zinc")]
+    assert [ent.start_char for ent in doc.ents if ent.text == "zinc"] == [5, missed]
+    places = [row for row in predictions(doc) if row[0] == "Chemical"]
+    assert places[0][3] == places[1][3]
+    # Neither where that is too doubtful nor where it is switched off.
+    for value in (1.0, None):
+        component_of(nlp).repeat_threshold = value
+        assert found(nlp(text)) == [("Chemical", "zinc"), ("Gene", "BRCA1")]
+    # And what is repeated is held to the threshold like everything else.
+    component_of(nlp).repeat_threshold, component_of(nlp).threshold = 0.5, 1.0
+    assert found(nlp(text)) == []
 
 
 def test_known_names_are_found_with_their_offsets(shared_nlp: Language) -> None:

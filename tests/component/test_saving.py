@@ -103,7 +103,7 @@ CHANGES: dict[str, Any] = {
     "annotate_ents": False,
     "overwrite_ents": False,
     "threshold": {"Gene": 0.25},
-    "repeat_threshold": None,
+    "repeat_threshold": 0.5,
     "batch_subwords": 100,
     "precision": "bf16",
     "label_map": {"Gene": "GENE"},
@@ -154,6 +154,25 @@ def test_loading_into_a_live_component_brings_back_what_was_saved(
     ner.threshold = 0.9
     nlp.from_bytes(data)
     assert ner.threshold == 0.5
+
+
+def test_a_pipeline_saved_before_names_were_repeated_predicts_what_it_did(
+    nlp: Language, tmp_path: Path
+) -> None:
+    nlp.to_disk(tmp_path / "old")
+    config = tmp_path / "old" / "config.cfg"
+    lines = config.read_text("utf8").splitlines(keepends=True)
+    config.write_text("".join(x for x in lines if not x.startswith("repeat_threshold")), "utf8")
+    cfg = tmp_path / "old" / "vaner_ner" / "cfg.json"
+    settings = json.loads(cfg.read_text("utf8"))
+    for part in ("configured", "now"):
+        del settings[part]["repeat_threshold"]
+    cfg.write_text(json.dumps(settings), "utf8")
+
+    loaded = spacy.load(tmp_path / "old")
+    assert component_of(loaded).repeat_threshold is None
+    loaded.to_disk(tmp_path / "again")
+    assert component_of(spacy.load(tmp_path / "again")).repeat_threshold is None
 
 
 def test_the_device_belongs_to_the_machine(trained_path: Path) -> None:

@@ -43,7 +43,7 @@ N_WORDS, OVERLAP, MAX_SUBWORDS = 12, 4, 24
 TINY: dict[str, Any] = {
     "types": ["Chemical", "Gene"],
     # Said, since by default they are those of the tagger that the package carries.
-    **{"asking": "per_type", "corpus": None, "threshold": 0.0},
+    **{"asking": "per_type", "corpus": None, "threshold": 0.0, "repeat_threshold": None},
     "precision": "fp32",
     "device": "cpu",
     "model": {

@@ -131,6 +131,7 @@ def test_the_pipeline_of_a_run_predicts_what_the_loop_measured(
     component: Any = nlp.get_pipe("vaner_ner")
     # bf16 and 8 bits make more of the order in which batches are added up.
     component.precision = "fp32"
+    component.repeat_threshold = None
     recipe = json.loads((trained / "best/recipe.json").read_text())
     assert component.types == ("Gene", "Chemical") and component.asking == recipe["asking"]
     config = read_config(write_config(tmp_path, trained), TagConfig)
