@@ -177,7 +177,9 @@ def _standing(lines: Sequence[Line], pairs: _Pairs) -> Iterator[str]:
 def _standing_row(ours: Line, other: Line, test: Mapping[str, Any]) -> list[str]:
     difference = (ours.strict_f or 0.0) - (other.strict_f or 0.0)
     interval, p_value = test.get("interval"), test.get("p_value")
-    if p_value is not None and p_value >= _SURE:
+    if p_value is None:
+        verdict = "not tested"
+    elif p_value >= _SURE:
         verdict = "not told apart"
     else:
         verdict = "ahead" if difference > 0 else "**behind**" if difference < 0 else "level"

@@ -109,6 +109,18 @@ def test_a_difference_within_the_noise_is_no_lead(folder: Path) -> None:
     assert "| -30.0 to +10.0 | 0.400 | not told apart |" in build_report(folder)
 
 
+def test_a_difference_that_was_not_tested_is_neither_a_lead_nor_a_lag(folder: Path) -> None:
+    row = "| Corpus Disease | ours, 0.00 | rival, 100.00 | -100.00 |"
+    assert f"{row} – | – | not tested |" in build_report(folder)
+    test = {"difference": -1.0, "interval": None, "p_value": None}
+    pairs = [{"first": "ours", "second": "rival", "corpora": {"Corpus": {"Disease": test}}}]
+    kept = {"file": "Pains.text.dev.spacy", "pairs": pairs}
+    write_json(folder / "paired/Pains.text.dev.json", kept)
+    report = build_report(folder)
+    assert report.count(f"{row} – | – | not tested |") == 2
+    assert "behind" not in report and "ahead" not in report
+
+
 def test_what_training_data_holds_and_what_was_not_measured_have_a_table_each(folder: Path) -> None:
     names = {"mentions": 8, "mentions_seen": 2, "names": 3, "names_seen": 1}
     leak = {
