@@ -16,7 +16,7 @@ from spacy_vaner.backbone.settings import Pretrained
 from spacy_vaner.backbone.tagger import Tagger
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.model import get_tagger, load_model_files
-from spacy_vaner.model_card import card_text, figures, read_facts, training_data
+from spacy_vaner.model_card import OTHER_DATA, card_text, figures, read_facts, training_data
 from spacy_vaner.shipped import CARD, CARD_FACTS, write_shipped
 from spacy_vaner.training.checkpoints import BEST_FOLDER
 from spacy_vaner.training.config import read_config
@@ -105,6 +105,7 @@ def ship(
         raise VanerError(Messages.VE195.format(pipeline=nlp.meta["name"], reason=reason))
     assert tagger is not None and tagger.known_types is not None
     said = read_facts(facts)
+    other_data = said.pop(OTHER_DATA, None)
     tagger.settings = Pretrained(output.name, tagger.settings.attn_implementation)
     _pack(tagger)
     shipped = {key: settings[key] for key in _SETTINGS}
@@ -116,7 +117,9 @@ def ship(
         "known_types": list(tagger.known_types),
         "asking": component.asking,
         "n_parameters": sum(weights.numel() for weights in tagger.saved_weights().values()),
-        "data": training_data(PreparedRows.open(rows), read_config(config, TagConfig)),
+        "data": training_data(
+            PreparedRows.open(rows), read_config(config, TagConfig), other_data=other_data
+        ),
         "dev": figures(dev),
         "test": figures(test),
     }

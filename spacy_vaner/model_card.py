@@ -8,15 +8,17 @@ that `python -m spacy vaner evaluate` wrote.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from spacy_vaner.corpora.alter import ALTERATIONS
 from spacy_vaner.corpora.catalogue import catalogue
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.training.card import markdown_list, markdown_table, read_said
 from spacy_vaner.training.mixture import asked_questions, corpus_shares, training_sources
-from spacy_vaner.training.rows_folder import PreparedRows
+from spacy_vaner.training.rows_folder import PreparedRows, SourceFacts
 from spacy_vaner.training.tag_config import TagConfig
 
 SAID = {
@@ -31,52 +33,60 @@ SAID = {
     "licence_reason": str,
 }
 """What a file of facts says, and in which form: text, or a list of texts."""
+OTHER_DATA = "other_data"
+"""What it may say besides: of data that no catalogue knows, name → {"about": …, "licence": …}."""
 
 _UNKNOWN_LICENCE = "not in the catalogue"
+_TEXT_VIEW = "text"
+# Of a corpus that is not in the catalogue.
+_VIEWS = (_TEXT_VIEW, "tokens")
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a person says of a tagger: the keys of SAID, all of them.
+    """What a person says of a tagger: the keys of SAID, all of them, and OTHER_DATA if it is there.
 
     RAISES VanerError: VE196, a key is missing, unknown or of another form.
     """
-    return read_said(path, SAID)
+    try:
+        has_other_data = OTHER_DATA in json.loads(path.read_text("utf8"))
+    except (OSError, ValueError, TypeError):  # read_said says what is wrong
+        has_other_data = False
+    facts = read_said(path, {**SAID, OTHER_DATA: dict} if has_other_data else SAID)
+    for name, said in facts.get(OTHER_DATA, {}).items():
+        if not _says_what_it_is(said):
+            reason = f"{OTHER_DATA!r} has to say of {name!r} two texts, 'about' and 'licence'"
+            raise VanerError(Messages.VE196.format(path=path, reason=reason))
+    return facts
 
 
-def training_data(rows: PreparedRows, config: TagConfig) -> list[dict[str, Any]]:
+def training_data(
+    rows: PreparedRows,
+    config: TagConfig,
+    *,
+    other_data: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[dict[str, Any]]:
     """What was trained on: per corpus its licence, source, and mentions per type.
 
-    Views of a corpus hold the same mentions, so the larger one counts.
+    The forms of a corpus (views, altered copies) hold the same documents and mentions more or less,
+    so one of them is counted: raw text where it was read, since documents as words are sentences.
+
+    other_data: what is said of data that are not in the catalogue; see OTHER_DATA.
     RAISES VanerError: VE524, the settings are not those of a run on these rows.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[_Part]] = {}
     chosen = training_sources(rows.sources, config)
     for source, share in zip(chosen, corpus_shares(chosen, config), strict=True):
         if not share:
             continue
-        name = source.facts.corpus or source.facts.name
-        row = catalogue().get(name)
-        facts = found.setdefault(
-            name,
-            {
-                "corpus": name,
-                "licence": row.licence if row else _UNKNOWN_LICENCE,
-                "source": row.source if row else None,
-                "citation": row.citation if row else None,
-                "documents": 0,
-                "mentions": {},
-                "partial": [],
-            },
-        )
-        facts["documents"] = max(facts["documents"], source.facts.n_documents)
-        mentions: dict[str, int] = {}
-        for question in asked_questions([source], config):
-            mentions[question.type] = mentions.get(question.type, 0) + question.n_mentions
-            if not question.is_complete and question.type not in facts["partial"]:
-                facts["partial"].append(question.type)
-        for type_name, n in mentions.items():
-            facts["mentions"][type_name] = max(facts["mentions"].get(type_name, 0), n)
-    return list(found.values())
+        corpus, form = _corpus_and_form(source.facts)
+        mentions: Counter[str] = Counter()
+        questions = asked_questions([source], config)
+        for question in questions:
+            mentions[question.type] += question.n_mentions
+        partial = [question.type for question in questions if not question.is_complete]
+        part = _Part(form, source.facts.n_documents, mentions, partial)
+        found.setdefault(corpus, []).append(part)
+    return [_row(corpus, parts, other_data or {}) for corpus, parts in found.items()]
 
 
 def figures(paths: Iterable[Path]) -> list[dict[str, Any]]:
@@ -121,15 +131,19 @@ def card_text(facts: Mapping[str, Any]) -> str:
         f"**{facts['licence']}.** {facts['licence_reason']}",
         "## Data",
         facts["pretraining"],
-        "Trained on the training splits below, after the leakage guard. Mentions of a type in "
-        "brackets are annotated incompletely: they gave loss inside of mentions only.",
+        "Trained on what stands below: of corpora the training splits, after the leakage guard. "
+        "Mentions of a type in brackets are annotated incompletely: they gave loss inside of "
+        "mentions only. Counts are of raw text (`text`) where a corpus was read so, else of its "
+        "words (`tokens`), where most documents are sentences; `text.lower` and the like are "
+        "copies of the texts that look different.",
         markdown_table(
-            ("corpus", "documents", "mentions", "licence", "source"),
+            ("corpus", "documents", "mentions", "read as", "licence", "source"),
             [
                 (
                     row["corpus"],
                     f"{row['documents']:,}",
                     _mentions(row),
+                    ", ".join(row["forms"]) or "–",
                     row["licence"],
                     row["source"] or "–",
                 )
@@ -151,6 +165,74 @@ def card_text(facts: Mapping[str, Any]) -> str:
 
 
 _HEADER = ("corpus", "type", "gold", "P", "R", "F1", "95 % interval")
+
+
+class _Form(NamedTuple):
+    """What a corpus was read as: its view, "" if the file names none, and how it was altered."""
+
+    view: str
+    how: str
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, self))
+
+
+class _Part(NamedTuple):
+    """What a file adds to a corpus."""
+
+    form: _Form
+    n_documents: int
+    mentions: Counter[str]
+    partial: list[str]
+
+
+def _corpus_and_form(facts: SourceFacts) -> tuple[str, _Form]:
+    """The name of the corpus without its view and what `alter` added, and what the file holds."""
+    corpus = facts.corpus or facts.name
+    how = next((h for h in ALTERATIONS if corpus.endswith((f" ({h})", f".{h}"))), "")
+    name, corpus = (
+        n.removesuffix(f" ({how})").removesuffix(f".{how}") for n in (facts.name, corpus)
+    )
+    row = catalogue().get(corpus)
+    view = name.rpartition(".")[2]
+    if view not in (row.views if row else _VIEWS):
+        view = ""
+    # A file that says no corpus, or is called after one, has the view in the name.
+    return corpus.removesuffix(f".{view}"), _Form(view, how)
+
+
+def _row(
+    corpus: str, parts: Sequence[_Part], other_data: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    forms = dict.fromkeys(part.form for part in parts)
+    ordered = sorted(forms, key=lambda form: (bool(form.how), form.view != _TEXT_VIEW))
+    mentions: dict[str, int] = {}
+    for form in ordered:
+        # Files of one form hold different documents. A type may be annotated in one form only.
+        of_form: Counter[str] = Counter()
+        for part in parts:
+            if part.form == form:
+                of_form.update(part.mentions)
+        mentions = {**of_form, **mentions}
+    row, other = catalogue().get(corpus), other_data.get(corpus)
+    return {
+        "corpus": corpus,
+        "licence": row.licence if row else other["licence"] if other else _UNKNOWN_LICENCE,
+        "source": row.source if row else other["about"] if other else None,
+        "citation": row.citation if row else None,
+        "forms": [str(form) for form in ordered if str(form)],
+        "documents": sum(part.n_documents for part in parts if part.form == ordered[0]),
+        "mentions": mentions,
+        "partial": list(dict.fromkeys(name for part in parts for name in part.partial)),
+    }
+
+
+def _says_what_it_is(said: object) -> bool:
+    return (
+        isinstance(said, dict)
+        and said.keys() == {"about", "licence"}
+        and all(isinstance(text, str) and text for text in said.values())
+    )
 
 
 def _scores(score: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import copy as copy_of
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,9 +229,75 @@ def test_the_card_tells_what_was_trained_on_with_its_licence(trained_on: dict[st
     assert row["licence"] == "CC BY 4.0" and row["documents"] == 24
 
 
+def rows_of(trained_on: dict[str, Path], *sources: tuple[str, str, int, dict[str, int]]) -> Any:
+    """Rows whose training files are said to be: name, corpus, documents, mentions per type."""
+    rows = PreparedRows.open(trained_on["rows"])
+    first = rows.of_split("train")[0]
+    made = []
+    for name, corpus, n_documents, mentions in sources:
+        questions = [
+            first.facts.questions[0]._replace(type=type_name, corpus=None, n_mentions=n)
+            for type_name, n in mentions.items()
+        ]
+        source = copy_of(first)
+        source.facts = replace(
+            first.facts, name=name, corpus=corpus, n_documents=n_documents, questions=questions
+        )
+        made.append(source)
+    return replace(rows, sources=made)
+
+
+def test_the_card_counts_a_corpus_once_in_documents_of_its_raw_text(
+    trained_on: dict[str, Path],
+) -> None:
+    rows = rows_of(
+        trained_on,
+        ("BC5CDR.text.lower", "BC5CDR (lower)", 490, {"Chemical": 9}),
+        ("BC5CDR.tokens", "BC5CDR", 4461, {"Chemical": 10, "Disease": 3}),
+        ("BC5CDR.text", "BC5CDR", 489, {"Chemical": 8}),
+        ("JNLPBA.tokens", "JNLPBA", 1773, {"Gene": 5}),
+        ("mine-a", "mine", 2, {"Gene": 1}),
+        ("mine-b", "mine", 3, {"Gene": 4}),
+        ("new.text.cells", None, 6, {"Gene": 4}),
+        ("silver.text", "silver.text", 7, {"Gene": 4}),
+    )
+    config = read_config(trained_on["config"], TagConfig)
+    bc5cdr, jnlpba, mine, new, silver = training_data(rows, config)
+    assert bc5cdr["corpus"] == "BC5CDR" and bc5cdr["documents"] == 489
+    assert bc5cdr["licence"] == "none stated by the source" and bc5cdr["citation"]
+    # A type of one view only is told with the others.
+    assert bc5cdr["mentions"] == {"Chemical": 8, "Disease": 3}
+    assert bc5cdr["forms"] == ["text", "tokens", "text.lower"]
+    assert (jnlpba["documents"], jnlpba["forms"]) == (1773, ["tokens"])
+    assert (mine["documents"], mine["mentions"], mine["forms"]) == (5, {"Gene": 5}, [])
+    assert (new["corpus"], new["documents"], new["forms"]) == ("new", 6, ["text.cells"])
+    assert (silver["corpus"], silver["forms"]) == ("silver", ["text"])
+
+
+def test_the_card_tells_of_data_that_no_catalogue_knows(
+    trained_path: Path, trained_on: dict[str, Path], tmp_path: Path
+) -> None:
+    said = {"about": "labelled by itself", "licence": "as it"}
+    other_data = {"two": said, "unread": said}
+    (tmp_path / "facts.json").write_text(json.dumps({**FACTS, "other_data": other_data}))
+    nlp = spacy.load(trained_path)
+    tagger_of(nlp).known_types = ("Chemical", "Gene")
+    ship(nlp, tmp_path / "out", facts=tmp_path / "facts.json", **trained_on)
+    card = (tmp_path / "out/card.md").read_text("utf8")
+    assert re.search(r"\| one \| 24 \| .* \| text \| not in the catalogue \| – \|", card)
+    assert re.search(r"\| two \| 12 \| .* \| – \| as it \| labelled by itself \|", card)
+    assert "unread" not in (tmp_path / "out/card.json").read_text("utf8")
+
+
 @pytest.mark.parametrize(
     "change, complaint",
-    [({"licence": None}, "'licence' has to be text"), ({"x": 1}, "'x' is not known")],
+    [
+        ({"licence": None}, "'licence' has to be text"),
+        ({"x": 1}, "'x' is not known"),
+        ({"other_data": {}}, "'other_data' has to be a table"),
+        ({"other_data": {"two": {"about": "x"}}}, "'two' two texts, 'about' and 'licence'"),
+        ({"other_data": {"two": {"about": "x", "licence": ""}}}, "'two' two texts"),
+    ],
 )
 def test_facts_of_another_form_are_refused(
     trained_path: Path,
