@@ -19,6 +19,8 @@ from spacy_vaner.evaluation.run import evaluate_pipeline
 TEXT = "Aspirin eases head and neck pain."
 CONFIG = {
     "types": ["Chemical", "Disease"],
+    # Each place of a name keeps a probability of its own.
+    "repeat_threshold": None,
     "model": {
         "dropout": 0.0,
         "max_subwords": 96,
