@@ -14,6 +14,7 @@ from spacy.language import Language
 from spacy_vaner.backbone.settings import Lora
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.files import write_whole
+from spacy_vaner.gold import FACTORY
 from spacy_vaner.model import TaggerModel, ask_text, get_tagger
 from spacy_vaner.reading import Question
 
@@ -34,9 +35,7 @@ def add_adapter(
 
 
 def _add_adapter(nlp: Language, *, types: list[str], component: str, lora: Lora | None) -> None:
-    if component not in nlp.component_names or (
-        nlp.get_pipe_meta(component).factory != "vaner_ner"
-    ):
+    if component not in nlp.component_names or nlp.get_pipe_meta(component).factory != FACTORY:
         known = ", ".join(nlp.component_names)
         raise VanerError(Messages.VE038.format(name=component, known=known))
     ner: Any = nlp.get_pipe(component)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 KEY = "vaner"
 
+FACTORY = "vaner_ner"
+"""The name that a pipeline makes the component by."""
+
 CorpusName = str | Mapping[str, str] | None
 """A corpus name for all types, a table type -> name, or none."""
 
@@ -152,19 +155,20 @@ def get_ask(doc: Doc) -> Ask:
     return {} if ask is None else ask
 
 
+def vaner_components(nlp: Language) -> dict[str, Any]:
+    """The vaner_ner components of a pipeline that are not disabled, by name, in its order."""
+    return {name: pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == FACTORY}
+
+
 def types_of_pipeline(nlp: Language) -> set[str] | None:
     """The types that the vaner_ner components of a pipeline ask; None if it has none."""
-    components = _components(nlp)
+    components = vaner_components(nlp).values()
     return {name for pipe in components for name in pipe.types} if components else None
 
 
 def asks_jointly(nlp: Language) -> bool:
     """Whether a vaner_ner component of a pipeline asks all types in one pass."""
-    return any(pipe.asking == "joint" for pipe in _components(nlp))
-
-
-def _components(nlp: Language) -> list[Any]:
-    return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "vaner_ner"]
+    return any(pipe.asking == "joint" for pipe in vaner_components(nlp).values())
 
 
 def unannotated_copy(doc: Doc) -> Doc:

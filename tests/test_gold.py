@@ -21,6 +21,7 @@ from spacy_vaner.gold import (
     set_ask,
     types_of_pipeline,
     unannotated_copy,
+    vaner_components,
 )
 from spacy_vaner.types import Mention
 
@@ -149,6 +150,20 @@ def test_the_types_of_a_pipeline_are_those_of_its_components() -> None:
     nlp.add_pipe("vaner_ner", name="a", config={"types": ["Gene"], "label_map": {"Gene": "G"}})
     nlp.add_pipe("vaner_ner", name="b", config={"types": ["Gene", "Disease"]})
     assert types_of_pipeline(nlp) == {"Gene", "Disease"}
+
+
+def test_the_components_of_a_pipeline_are_known_by_their_factory() -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("vaner_ner", name="b")
+    nlp.add_pipe("entity_ruler", name="vaner_ner")
+    nlp.add_pipe("vaner_ner", name="a")
+    assert vaner_components(nlp) == {"b": nlp.get_pipe("b"), "a": nlp.get_pipe("a")}
+    assert list(vaner_components(nlp)) == ["b", "a"]
+    with nlp.select_pipes(disable="b"):
+        assert list(vaner_components(nlp)) == ["a"]
+    nlp.remove_pipe("a")
+    nlp.remove_pipe("b")
+    assert vaner_components(nlp) == {}
 
 
 def test_an_unannotated_copy_has_words_and_sentences_only() -> None:

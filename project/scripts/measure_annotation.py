@@ -40,10 +40,11 @@ import psutil
 import spacy
 import torch
 
-from spacy_vaner.annotation.annotator import Settings, load_pipeline, model_name, vaner_names
+from spacy_vaner.annotation.annotator import Settings, load_pipeline, model_name
 from spacy_vaner.annotation.inputs import Limits
 from spacy_vaner.annotation.ray_engine import ray_engine
 from spacy_vaner.annotation.run import Engine, Progress, annotate, local_engine
+from spacy_vaner.gold import vaner_components
 from spacy_vaner.model import get_tagger
 
 RAY = {"include_dashboard": False, "log_to_driver": False}
@@ -90,8 +91,8 @@ class Network:
 
     def __init__(self, nlp: spacy.language.Language) -> None:
         self.seconds = self.since = 0.0
-        for name in vaner_names(nlp):
-            tagger = get_tagger(nlp.get_pipe(name).model)  # type: ignore[attr-defined]
+        for component in vaner_components(nlp).values():
+            tagger = get_tagger(component.model)
             if tagger is not None:
                 tagger.register_forward_pre_hook(self._start)
                 tagger.register_forward_hook(self._stop)

@@ -18,14 +18,13 @@ from spacy_vaner.annotation.formats import get_output, spacy_docs
 from spacy_vaner.annotation.inputs import Limits, Shard
 from spacy_vaner.annotation.store import Receipt, Store
 from spacy_vaner.errors import Messages, VanerError
-from spacy_vaner.gold import CorpusName
+from spacy_vaner.gold import FACTORY, CorpusName, vaner_components
 from spacy_vaner.predictions import LABEL_MAP_KEY, PREDICTIONS_KEY
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-FACTORY = "vaner_ner"
 N_DIGITS = 4
 """Of scores. In fp32 a probability moves by less than 1e-5 between batches."""
 _NEEDS_MEMORY = {"parser", "ner", "tok2vec"}
@@ -132,17 +131,16 @@ def load_pipeline(settings: Settings) -> Language:
         except ValueError as error:
             raise VanerError(Messages.VE712.format(gpu=settings.gpu, reason=error)) from error
     nlp = _load(settings)
-    ours = vaner_names(nlp)
+    ours = vaner_components(nlp)
     if not ours and (settings.types is not None or settings.corpus is not None):
         raise VanerError(Messages.VE710.format(components=", ".join(nlp.pipe_names)))
     if not ours and not any("doc.ents" in nlp.get_pipe_meta(n).assigns for n in nlp.pipe_names):
         raise VanerError(Messages.VE711.format(components=", ".join(nlp.pipe_names) or "none"))
     if not _NEEDS_MEMORY.intersection(nlp.get_pipe_meta(n).factory for n in nlp.pipe_names):
         nlp.max_length = max(nlp.max_length, settings.limits.document_characters + 1)
-    for name in ours:
+    for component in ours.values():
         # Entities that a document comes with stay.
-        component = nlp.get_pipe(name)
-        component.overwrite_ents = False  # type: ignore[attr-defined]
+        component.overwrite_ents = False
         # Weights that come with the package are loaded with the first text: be it this one.
         component(nlp.make_doc("."))
     return nlp
@@ -186,7 +184,7 @@ def parse_corpus(text: str) -> str | dict[str, str]:
 
 def vaner_names(nlp: Language) -> list[str]:
     """The names of the vaner_ner components of a pipeline."""
-    return [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == FACTORY]
+    return list(vaner_components(nlp))
 
 
 class Annotator:
@@ -206,7 +204,7 @@ class Annotator:
             asked["types"] = list(settings.types)
         if settings.corpus is not None:
             asked["corpus"] = settings.corpus
-        self.component_cfg = dict.fromkeys(vaner_names(self.nlp), asked) if asked else {}
+        self.component_cfg = dict.fromkeys(vaner_components(self.nlp), asked) if asked else {}
 
     def __call__(self, shard: Shard) -> Receipt:
         """Annotate a shard and put the result and its receipt in place.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from wasabi import msg
@@ -55,19 +55,19 @@ def thresholds_command(
     from spacy_vaner.evaluation.analysis_report import percent
     from spacy_vaner.evaluation.calibration import fit_thresholds
     from spacy_vaner.evaluation.predictions import PredictedDocument
-    from spacy_vaner.evaluation.run import FACTORY, evaluate_pipeline
+    from spacy_vaner.evaluation.run import evaluate_pipeline
+    from spacy_vaner.gold import vaner_components
 
     files = find_files(paths, split="dev")
     for path in files:
         if path.name.endswith("test.spacy"):
             raise VanerError(Messages.VE447.format(path=path))
     nlp = load_pipeline(pipeline, gpu_id=gpu_id, code=code)
-    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == FACTORY]
-    chosen = [name for name in names if component in (None, name)]
+    chosen = [pipe for name, pipe in vaner_components(nlp).items() if component in (None, name)]
     if len(chosen) != 1:
         components = ", ".join(nlp.pipe_names)
         raise VanerError(Messages.VE446.format(components=components, n=len(chosen)))
-    tagger = cast("VanerNER", nlp.get_pipe(chosen[0]))
+    tagger: VanerNER = chosen[0]
     tagger.threshold = 0.0
     found: list[PredictedDocument] = []
     evaluate_pipeline(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -18,14 +18,12 @@ from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.evaluation.documents import VIEWS, GoldDocument, GoldFile
 from spacy_vaner.evaluation.predictions import FoundSpan, PredictedDocument
 from spacy_vaner.evaluation.result import LEVEL, CorpusScores, EvaluationResult, Score
-from spacy_vaner.gold import Ask, set_ask, types_of_pipeline
+from spacy_vaner.gold import Ask, set_ask, types_of_pipeline, vaner_components
 from spacy_vaner.metrics import MATCHINGS, Counts, count, micro
 from spacy_vaner.predictions import PREDICTIONS_KEY
 
 if TYPE_CHECKING:
     from spacy_vaner.component import VanerNER
-
-FACTORY = "vaner_ner"
 
 Progress = Callable[[int, int], None]
 """Called after each document with the number done and the number in all files."""
@@ -72,7 +70,7 @@ def evaluate_pipeline(
     WARNS VanerWarning: VW401, labels that are no type; VW402, documents scored twice.
     """
     _check(view, matching, paths)
-    components = _components(nlp)
+    components: list[VanerNER] = list(vaner_components(nlp).values())
     own_labels = {
         label: type
         for component in reversed(components)
@@ -119,14 +117,6 @@ def _check(view: str, matching: str, paths: Sequence[Path]) -> None:
         raise VanerError(Messages.VE401.format(matching=matching, known=", ".join(MATCHINGS)))
     if not paths:
         raise VanerError(Messages.VE412)
-
-
-def _components(nlp: Language) -> list[VanerNER]:
-    return [
-        cast("VanerNER", pipe)
-        for name, pipe in nlp.pipeline
-        if nlp.get_pipe_meta(name).factory == FACTORY
-    ]
 
 
 @dataclass

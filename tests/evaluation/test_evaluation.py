@@ -229,7 +229,7 @@ def test_documents_with_entities_only_are_asked_for_the_types_of_the_component(
     tmp_path, monkeypatch
 ):
     nlp, recorder = recording(*PREDICTIONS)
-    monkeypatch.setattr("spacy_vaner.evaluation.run.FACTORY", "test_recorder")
+    monkeypatch.setattr("spacy_vaner.gold.FACTORY", "test_recorder")
     path = write(tmp_path / "a.spacy", [entity_doc(nlp, ("CHEM", 0, 7))])
     result = evaluate_pipeline(nlp, [path])
     assert recorder.docs[0].user_data["vaner"]["ask"]["types"] == ["Chemical", "Disease"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacy_vaner.annotation.annotator import find, run_pipeline, vaner_names
+from spacy_vaner.annotation.annotator import find, run_pipeline
 from spacy_vaner.annotation.document import Annotated, Document
-from spacy_vaner.gold import Ask, set_ask
+from spacy_vaner.gold import Ask, set_ask, vaner_components
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -233,12 +233,12 @@ def where(error: BaseException) -> str:
 
 
 def _describe(nlp: Language, model: str) -> Pipeline:
-    if not vaner_names(nlp):
+    components = vaner_components(nlp).values()
+    if not components:
         labels: dict[str, Any] = nlp.pipe_labels
         writers = [name for name in nlp.pipe_names if "doc.ents" in nlp.get_pipe_meta(name).assigns]
         found = dict.fromkeys(label for name in writers for label in labels.get(name, ()))
         return Pipeline(model, tuple(found), takes_types=False)
-    components: list[Any] = [nlp.get_pipe(name) for name in vaner_names(nlp)]
     known = [component.known_types for component in components]
     return Pipeline(
         model,

@@ -20,7 +20,7 @@ from spacy_vaner.evaluation.systems.base import (
     SystemSpec,
     size_on_disk,
 )
-from spacy_vaner.gold import Ask, set_ask, types_of_pipeline
+from spacy_vaner.gold import FACTORY, Ask, set_ask, types_of_pipeline, vaner_components
 from spacy_vaner.predictions import PREDICTIONS_KEY
 
 _SETTINGS_OF_OURS = {"engine", "precision"}
@@ -114,12 +114,12 @@ def load(spec: SystemSpec) -> PipelineSystem:
     path = Path(spec.where)
     if spec.kind == "vaner" and not spec.where:
         nlp = spacy.blank("en")
-        nlp.add_pipe("vaner_ner")
+        nlp.add_pipe(FACTORY)
     elif path.exists() or spacy.util.is_package(spec.where):
         nlp = spacy.load(path if path.exists() else spec.where)
     else:
         raise SystemMissing(Messages.VE463.format(where=spec.where))
-    ours: list[Any] = [c for n, c in nlp.pipeline if nlp.get_pipe_meta(n).factory == "vaner_ner"]
+    ours = list(vaner_components(nlp).values())
     for component in ours:
         for key in _SETTINGS_OF_OURS & spec.settings.keys():
             setattr(component, key, spec.settings[key])
