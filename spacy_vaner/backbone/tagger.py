@@ -183,6 +183,11 @@ class Tagger(nn.Module):
         self._engine = engine
         self.forget_questions()
 
+    @property
+    def engine_in_use(self) -> str:
+        """What has run the layers of the last text: "torch" too where ONNX Runtime failed."""
+        return "onnx" if self.engine == "onnx" and self._onnx is not None else "torch"
+
     def _onnx_layers(self) -> OnnxLayers | None:
         """The layers as ONNX Runtime runs them, where it does.
 

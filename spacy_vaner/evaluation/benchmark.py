@@ -33,7 +33,7 @@ from spacy_vaner.evaluation.judgement import JudgedDocument, judge
 from spacy_vaner.evaluation.page import write_page
 from spacy_vaner.evaluation.paired import compare
 from spacy_vaner.evaluation.predictions import pair_with_gold
-from spacy_vaner.evaluation.result import LEVEL
+from spacy_vaner.evaluation.result import LEVEL, versions
 from spacy_vaner.evaluation.systems import KINDS
 from spacy_vaner.evaluation.systems.base import SystemSpec
 from spacy_vaner.evaluation.worker import FAILED, MISSING, NOT_ASKED, OK
@@ -188,7 +188,7 @@ class Benchmark:
             **asked,
             "level": LEVEL,
             "command": settings.command,
-            "fingerprint": _hash_json([row, asked, model, content]),
+            "fingerprint": _hash_json([row, asked, model, content, *_engine_versions(spec)]),
         }
 
     def _note_readings(self, spec: SystemSpec, paths: Iterable[Path]) -> None:
@@ -381,6 +381,17 @@ def _weights(spec: SystemSpec) -> Path:
     if spec.kind == "vaner" and not spec.where:
         return FOLDER / DEFAULT_NAME
     return Path(spec.where)
+
+
+def _engine_versions(spec: SystemSpec) -> list[dict[str, str | None]]:
+    """What computes a vaner system: with another version it may find something else.
+
+    Nothing of other systems, so that what they found at some cost stays.
+    """
+    if spec.kind != "vaner":
+        return []
+    found = versions()
+    return [{package: found[package] for package in ("spacy_vaner", "onnxruntime")}]
 
 
 def content_hash(path: Path) -> str:

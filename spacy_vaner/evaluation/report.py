@@ -344,7 +344,7 @@ def _made_with(results: Sequence[Mapping[str, Any]]) -> str:
     versions: Mapping[str, str | None] = next(
         (result["versions"] for result in results if "versions" in result), {}
     )
-    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     seeds = sorted({str(result["seed"]) for result in results})
     return f"## Made with\n{told}\n{packages}; seed of the intervals: {', '.join(seeds)}.\n"
 

@@ -21,7 +21,7 @@ FORMAT = 1
 LEVEL = 0.95
 """Of the intervals."""
 
-_PACKAGES = ("spacy", "torch", "transformers")
+_PACKAGES = ("spacy", "torch", "transformers", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from spacy_vaner.evaluation.predictions import FoundSpan, PredictedDocument
 from spacy_vaner.evaluation.result import LEVEL, CorpusScores, EvaluationResult, Score
 from spacy_vaner.gold import Ask, set_ask, types_of_pipeline, vaner_components
 from spacy_vaner.metrics import MATCHINGS, Counts, count, micro
+from spacy_vaner.model import get_tagger
 from spacy_vaner.predictions import PREDICTIONS_KEY
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def evaluate_pipeline(
         "command": command,
         "pipeline": f"{nlp.lang}_{nlp.meta['name']}-{nlp.meta['version']}",
         "components": list(nlp.pipe_names),
+        "component_settings": settings_in_use(nlp),
         "training_seed": nlp.config.interpolate().get("training", {}).get("seed"),
         "files": [str(path) for path in paths],
         "view": view,
@@ -108,6 +110,25 @@ def evaluate_pipeline(
         "level": LEVEL,
     }
     return run.result(settings, seed=seed, n_resamples=n_resamples)
+
+
+def settings_in_use(nlp: Language) -> dict[str, dict[str, Any]]:
+    """What decides about predictions beside the weights and the question; ask after predicting.
+
+    RETURNS: per vaner_ner its thresholds, way of asking, and the engine and precision that were in
+        use; null before its weights are loaded.
+    """
+    found = {}
+    for name, component in vaner_components(nlp).items():
+        tagger = get_tagger(component.model)
+        found[name] = {
+            "threshold": component.threshold,
+            "repeat_threshold": component.repeat_threshold,
+            "asking": component.asking,
+            "engine": None if tagger is None else tagger.engine_in_use,
+            "precision": None if tagger is None else tagger.precision,
+        }
+    return found
 
 
 def _check(view: str, matching: str, paths: Sequence[Path]) -> None:

@@ -218,6 +218,31 @@ def test_a_system_that_is_missing_reads_nothing_and_one_that_is_stopped_may_have
     assert len(readings.read_text().splitlines()) == 1
 
 
+def test_what_was_found_by_another_version_of_ours_is_not_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: dict[str, str | None] = {"spacy_vaner": "1", "onnxruntime": None}
+    monkeypatch.setattr("spacy_vaner.evaluation.benchmark.versions", lambda: dict(installed))
+    specs = [SystemSpec(kind, kind) for kind in ("vaner", "spacy", "gliner")]
+    benchmark = Benchmark(specs, [tmp_path / "a.dev.spacy"], tmp_path)
+
+    def keys() -> list[str]:
+        return [benchmark._shared(spec, "weights", "text")["fingerprint"] for spec in specs]
+
+    found = [keys()]
+    for package, version in (
+        ("onnxruntime", "1.20"),
+        ("onnxruntime", "1.21"),
+        ("spacy_vaner", "2"),
+    ):
+        installed[package] = version
+        found.append(keys())
+    ours, *others = zip(*found, strict=True)
+    assert len(set(ours)) == 4 and all(len(set(other)) == 1 for other in others)
+    # Of others it is the key of results that are kept: they took hours.
+    assert others[1][0].startswith("b91a75a6efadc129")
+
+
 @pytest.mark.slow
 def test_a_benchmark_in_processes_is_resumed_not_repeated(
     tmp_path: Path, ruler: SystemSpec, monkeypatch: pytest.MonkeyPatch

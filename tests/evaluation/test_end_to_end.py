@@ -86,6 +86,37 @@ def test_the_command_scores_what_the_component_learnt(trained, tmp_path, options
     assert counts == {"Chemical": [1, 1, 0], "Disease": [2, 1, 1]}
 
 
+def test_the_result_tells_the_settings_that_decide_about_it(trained, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    trained.to_disk(tmp_path / "pipeline")
+    nlp = spacy.load(tmp_path / "pipeline")
+    ner = nlp.get_pipe("vaner_ner")
+    ner.threshold, ner.repeat_threshold = {"Disease": 0.25}, 0.75
+    ner.engine, ner.precision = "onnx", "fp32"
+    path = tmp_path / "pains.dev.spacy"
+    DocBin(docs=[gold_doc(trained)], store_user_data=True).to_disk(path)
+
+    def told():
+        return evaluate_pipeline(nlp, [path], n_resamples=1).to_dict()["component_settings"]
+
+    settings = {"threshold": {"Disease": 0.25}, "repeat_threshold": 0.75, "asking": "joint"}
+    settings = {**settings, "precision": "fp32"}
+    assert told() == {"vaner_ner": {**settings, "engine": "onnx"}}
+    ner.engine = "torch"
+    assert told() == {"vaner_ner": {**settings, "engine": "torch"}}
+
+    # What was asked for is not always what runs.
+    def differ(tagger, layers):
+        raise ValueError("states differ")
+
+    nlp = spacy.load(
+        tmp_path / "pipeline", config={"components": {"vaner_ner": {"engine": "onnx"}}}
+    )
+    monkeypatch.setattr("spacy_vaner.backbone.tagger.Tagger._compare_engines", differ)
+    with pytest.warns(VanerWarning, match="VW108"):
+        assert told()["vaner_ner"]["engine"] == "torch"
+
+
 def test_types_that_the_pipeline_does_not_ask_are_named_and_not_scored(trained, tmp_path):
     trained.to_disk(tmp_path / "pipeline")
     nlp = spacy.load(tmp_path / "pipeline")

@@ -230,6 +230,7 @@ def test_documents_with_entities_only_are_asked_for_the_types_of_the_component(
 ):
     nlp, recorder = recording(*PREDICTIONS)
     monkeypatch.setattr("spacy_vaner.gold.FACTORY", "test_recorder")
+    monkeypatch.setattr("spacy_vaner.evaluation.run.settings_in_use", lambda nlp: {})
     path = write(tmp_path / "a.spacy", [entity_doc(nlp, ("CHEM", 0, 7))])
     result = evaluate_pipeline(nlp, [path])
     assert recorder.docs[0].user_data["vaner"]["ask"]["types"] == ["Chemical", "Disease"]
@@ -301,6 +302,7 @@ def test_the_json_repeats_the_run(tmp_path):
     assert (saved["view"], saved["name_corpus"], saved["matching"]) == ("tokens", True, "strict")
     assert saved["training_seed"] == 11
     assert saved["versions"]["spacy"] == spacy.__version__
+    assert "onnxruntime" in saved["versions"]
     disease = saved["corpora"]["Pains"]["types"]["Disease"]
     assert (disease["gold"], disease["tp"], disease["fp"], disease["fn"]) == (2, 1, 1, 1)
     assert (disease["p"], disease["r"], disease["f"]) == (0.5, 0.5, 0.5)

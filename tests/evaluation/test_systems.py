@@ -115,6 +115,11 @@ def test_a_vaner_pipeline_is_asked_for_types_and_corpus(tmp_path: Path) -> None:
     (spans,) = system.predict([Question(TEXT * 3, ("Gene",))])
     assert {span.type for span in spans} <= {"Gene"}
     assert all(span.probability is not None for span in spans)
+    (told,) = system.facts["component_settings"].values()
+    assert told == {
+        **{"threshold": 0.0, "repeat_threshold": None, "asking": "per_type"},
+        **{"engine": "torch", "precision": "fp32"},
+    }
 
 
 def test_a_vaner_without_a_place_is_the_one_of_the_package_on_the_engine_that_is_named() -> None:

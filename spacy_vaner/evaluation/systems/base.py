@@ -78,7 +78,8 @@ class System(Protocol):
     types: those that it can find; None = any that it is asked for.
     size_bytes: of its files on the disk; None where they are not known.
     unmapped: labels that it predicted and that are no type, with how often.
-    facts: what else tells which system it is, e.g. its version and training seed.
+    facts: what else tells which system it is, e.g. its version, settings and training seed; read
+        after predicting.
     """
 
     types: frozenset[str] | None

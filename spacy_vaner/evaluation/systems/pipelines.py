@@ -13,6 +13,7 @@ from spacy.tokens import Doc
 
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.evaluation.predictions import FoundSpan
+from spacy_vaner.evaluation.run import settings_in_use
 from spacy_vaner.evaluation.systems.base import (
     FOUR_TYPES,
     Question,
@@ -50,15 +51,20 @@ class PipelineSystem:
         self.batch_size = batch_size
         self.unmapped: Counter[str] = Counter()
         self.size_bytes = None if path is None else size_on_disk(path)
-        self.facts: dict[str, Any] = {
-            "pipeline": f"{nlp.lang}_{nlp.meta['name']}-{nlp.meta['version']}",
-            "components": list(nlp.pipe_names),
-            "training_seed": nlp.config.interpolate().get("training", {}).get("seed"),
-        }
         labels = {label for name in setters for label in nlp.pipe_labels.get(name, ())}
         known = ours if ours is not None else {label_map.get(label, label) for label in labels}
         # A component that does not tell its labels, such as spacy-llm's, may find any of them.
         self.types = frozenset(known) or None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See System; which engine runs is known once something was predicted."""
+        return {
+            "pipeline": f"{self.nlp.lang}_{self.nlp.meta['name']}-{self.nlp.meta['version']}",
+            "components": list(self.nlp.pipe_names),
+            "component_settings": settings_in_use(self.nlp),
+            "training_seed": self.nlp.config.interpolate().get("training", {}).get("seed"),
+        }
 
     def predict(self, questions: Iterable[Question]) -> Iterator[list[FoundSpan]]:
         """See System; `doc.user_data["vaner"]["ask"]` tells a vaner_ner what is asked."""
