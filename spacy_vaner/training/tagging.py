@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,12 @@ def mean_tagger(folders: Sequence[Path], output: Path) -> None:
 
     folders: of taggers (a run's best, tagger, checkpoints) of one shape and tokenizer; the recipe
         is the last one's.
-    RAISES VanerError: VE514, a folder holds no tagger, or one of another shape; VE512.
+    RAISES VanerError: VE514, a folder holds no tagger, or one of another shape or tokenizer, or
+        with word vectors or a lexicon for other words; VE512.
     SOURCE: Wortsman et al., "Model soups" (2022), uniform soup.
     """
     means: dict[str, Tensor] = {}
+    tokenizer = ""
     for number, folder in enumerate(folders, start=1):
         try:
             files = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -99,19 +101,33 @@ def mean_tagger(folders: Sequence[Path], output: Path) -> None:
         except (OSError, KeyError, VanerError) as error:
             raise VanerError(Messages.VE514.format(path=folder, reason=repr(error))) from None
         weights = dict(tagger.saved_parameters())
-        shapes = {name: tensor.shape for name, tensor in weights.items()}
-        if means and shapes != {name: tensor.shape for name, tensor in means.items()}:
-            reason = f"its tensors are not those of {folders[0]}"
+        if number == 1:
+            tokenizer = tagger.tokenizer.fingerprint()
+            means = {name: weight.detach() for name, weight in weights.items()}
+        reason = _difference(weights, means)
+        if tagger.tokenizer.fingerprint() != tokenizer:
+            reason = "its tokenizer is not that"
+        if reason is not None:
+            reason = f"{reason} of {folders[0]}"
             raise VanerError(Messages.VE514.format(path=folder, reason=reason))
         for name, weight in weights.items():
-            # Keys of word vectors and hashes of names are whole numbers, alike in all.
-            before = means.get(name, weight.detach())
-            means[name] = (
-                before.lerp(weight.detach(), 1 / number) if weight.is_floating_point() else before
-            )
+            if weight.is_floating_point():
+                means[name] = means[name].lerp(weight.detach(), 1 / number)
     for name, weight in weights.items():
         weight.data = means[name]
     write_folder(output, {**tagger_files(tagger), RECIPE_FILE: recipe})
+
+
+def _difference(weights: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> str | None:
+    """What keeps weights from having a mean with others; None if nothing does."""
+    kinds = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+    if kinds != {name: (tensor.shape, tensor.dtype) for name, tensor in means.items()}:
+        return "its tensors are not those"
+    for name, tensor in weights.items():
+        # Keys of word vectors and hashes of names tell what the rows of other tensors stand for.
+        if not tensor.is_floating_point() and not torch.equal(tensor, means[name]):
+            return f"its {name} is not that"
+    return None
 
 
 class Tagging:

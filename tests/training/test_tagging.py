@@ -18,6 +18,9 @@ from typer.testing import CliRunner
 
 from spacy_vaner.assembly import assemble
 from spacy_vaner.backbone import HFBackbone, build_tagger, tagger_from_files
+from spacy_vaner.backbone.lexicon import LexiconTable
+from spacy_vaner.backbone.tokenizer import SubwordTokenizer
+from spacy_vaner.backbone.word_features import WordVectors
 from spacy_vaner.cli import vaner_app
 from spacy_vaner.corpora.docbins import read_docs
 from spacy_vaner.decoding import UnitSpan
@@ -104,6 +107,51 @@ def test_the_mean_of_taggers_has_the_mean_of_their_weights(trained: Path, tmp_pa
     with pytest.raises(VanerError, match="VE514"):
         mean_tagger([trained / "tagger", second], tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture(scope="module")
+def rich(rows_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tagger with word vectors and a lexicon."""
+    folder = tmp_path_factory.mktemp("rich")
+    WordVectors.from_words(["zinc", "brca1"], torch.ones(2, 4)).to_file(folder / "vectors")
+    LexiconTable.from_names([("zinc", "Chemical")], ["Chemical"]).to_file(folder / "lexicon")
+    config = tag_config(
+        rows_path,
+        n_steps=1,
+        dev_documents=1,
+        start={"vectors": str(folder / "vectors")},
+        lexicon=str(folder / "lexicon"),
+    )
+    train_tagger(config, folder / "run")
+    return folder / "run/tagger"
+
+
+@pytest.mark.parametrize("name", ["keys", "lexicon.bits"])
+def test_there_is_no_mean_of_taggers_that_know_other_words(
+    rich: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(rich, tmp_path / "second")
+    tensors = load_file(rich / "weights.safetensors")
+    name = f"backbone.embed_tokens.{name}"
+    set_weights(tmp_path / "second", {**tensors, name: tensors[name].flip(0)})
+    with pytest.raises(VanerError, match=f"VE514.*second.*{name} is not that of .*tagger"):
+        mean_tagger([rich, tmp_path / "second"], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_there_is_no_mean_of_taggers_of_two_tokenizers(rich: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(rich, second)
+    tokenizer = json.loads((second / "tokenizer.json").read_text("utf8"))
+    vocab = tokenizer["model"]["vocab"]
+    one, other = list(vocab)[-2:]
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    (second / "tokenizer.json").write_text(json.dumps(tokenizer), "utf8")
+    described = json.loads((second / "tagger.json").read_text())
+    fingerprint = SubwordTokenizer.from_folder(second).fingerprint()
+    (second / "tagger.json").write_text(json.dumps({**described, "tokenizer": fingerprint}))
+    with pytest.raises(VanerError, match="VE514.*second.*tokenizer is not that of .*tagger"):
+        mean_tagger([rich, second], tmp_path / "mean")
 
 
 def set_weights(tagger: Path, tensors: dict[str, torch.Tensor]) -> None:
