@@ -82,6 +82,6 @@ transformers5: $(VENV)-transformers5/stamp
 	$(VENV)-transformers5/bin/python -m pytest -n $(WORKERS) -m transformers5 $(PYTEST)
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf project/project.lock project/converted project/tokenizers project/training project/metrics project/benchmarks project/pretraining project/annotated project/shipped
+	rm -rf $(VENV) $(VENV)-run $(VENV)-transformers5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf project/project.lock project/converted project/knowledge project/tokenizers project/training project/metrics project/benchmarks project/pretraining project/ablation project/probe project/annotated project/shipped
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

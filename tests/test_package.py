@@ -6,6 +6,8 @@ import ast
 import importlib.metadata
 import inspect
 import json
+import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -191,6 +193,18 @@ def test_every_message_is_numbered_by_its_own_name() -> None:
 def test_version_is_the_one_of_the_distribution_and_of_the_changelog() -> None:
     assert importlib.metadata.version("spacy_vaner") == spacy_vaner.__version__
     assert f"## [{spacy_vaner.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf8")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_clean_removes_environments_and_all_that_workflows_leave() -> None:
+    command = ["make", "-n", "clean"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    ignored = (ROOT / ".gitignore").read_text("utf8")
+    left = set(re.findall(r"^/(project/\w+)/$", ignored, re.MULTILINE))
+    # What was downloaded or packaged stays.
+    left -= {"project/assets", "project/packages"}
+    left |= set(re.findall(r"VENV=(\S+)", (ROOT / ".ci/run").read_text("utf8")))
+    assert len(left) > 8 and left <= set(told.split())
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
