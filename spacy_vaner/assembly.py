@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,18 @@ from spacy_vaner.backbone.settings import Pretrained
 from spacy_vaner.backbone.tagger import Tagger
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.model import get_tagger, load_model_files
-from spacy_vaner.model_card import OTHER_DATA, card_text, figures, read_facts, training_data
+from spacy_vaner.model_card import (
+    OTHER_DATA,
+    card_text,
+    figures,
+    read_facts,
+    shown_settings,
+    training_data,
+)
 from spacy_vaner.shipped import CARD, CARD_FACTS, write_shipped
-from spacy_vaner.training.checkpoints import BEST_FOLDER
-from spacy_vaner.training.config import read_config
+from spacy_vaner.training.checkpoints import BEST_FOLDER, STATE_FILE, Checkpoints
+from spacy_vaner.training.config import config_from_dict, read_config
+from spacy_vaner.training.loop import CHECKPOINTS_FOLDER
 from spacy_vaner.training.rows_folder import PreparedRows
 from spacy_vaner.training.tag_config import TagConfig
 from spacy_vaner.training.tagging import RECIPE_FILE
@@ -76,8 +85,9 @@ def ship(
     output: Path,
     *,
     facts: Path,
-    config: Path,
     rows: Path,
+    runs: Sequence[Path] = (),
+    config: Path | None = None,
     dev: Iterable[Path] = (),
     test: Iterable[Path] = (),
 ) -> int:
@@ -86,11 +96,15 @@ def ship(
     Weights that are not in 8 bits are rounded to them, in the pipeline too.
     output: its last part is the name.
     facts: file that read_facts reads.
-    config, rows: settings of the run that it was trained in, and the folder that it was trained on.
+    rows: the folder that it was trained on.
+    runs: folders of the run that it was trained in, which tells its settings; several if it is
+        their mean.
+    config: settings to take instead of those of the runs.
     dev, test: results of `python -m spacy vaner evaluate`.
     RETURNS: the size of the folder in bytes.
     RAISES VanerError: VE194, the output is something else; VE195, no tagger that can stand alone;
-        VE196, the files; VE501, VE502, VE524, the settings; VE523, the rows.
+        VE196, the files, the runs; VE445, neither runs nor config; VE501, VE502, VE524, the
+        settings; VE523, the rows.
     """
     component, settings = _component_to_ship(nlp)
     tagger = get_tagger(component.model)
@@ -104,6 +118,14 @@ def ship(
     if reason is not None:
         raise VanerError(Messages.VE195.format(pipeline=nlp.meta["name"], reason=reason))
     assert tagger is not None and tagger.known_types is not None
+    prepared = PreparedRows.open(rows)
+    if config is not None:
+        configs = [read_config(config, TagConfig)]
+    elif runs:
+        configs = [_run_config(run, prepared, rows) for run in runs]
+    else:
+        problem = "give the folder of the run (--run), or its settings (--config)."
+        raise VanerError(Messages.VE445.format(problem=problem, command="ship"))
     said = read_facts(facts)
     other_data = said.pop(OTHER_DATA, None)
     tagger.settings = Pretrained(output.name, tagger.settings.attn_implementation)
@@ -117,9 +139,8 @@ def ship(
         "known_types": list(tagger.known_types),
         "asking": component.asking,
         "n_parameters": sum(weights.numel() for weights in tagger.saved_weights().values()),
-        "data": training_data(
-            PreparedRows.open(rows), read_config(config, TagConfig), other_data=other_data
-        ),
+        "data": training_data(prepared, configs, other_data=other_data),
+        "settings": [shown_settings(one) for one in configs],
         "dev": figures(dev),
         "test": figures(test),
     }
@@ -143,6 +164,34 @@ def _component_to_ship(nlp: Language) -> tuple[Any, dict[str, Any]]:
     changed = {key: getattr(component, key) for key in _SETTINGS}
     changed["types"] = list(component.types)
     return component, {**nlp.config["components"][names[0]], **changed}
+
+
+def _run_config(run: Path, prepared: PreparedRows, rows: Path) -> TagConfig:
+    """The settings that a run had, whatever its file of settings says by now.
+
+    RAISES VanerError: VE196, there is no checkpoint, or the run read other rows; VE502.
+    """
+    last = Checkpoints(run / CHECKPOINTS_FOLDER).last()
+    try:
+        if last is None:
+            raise ValueError("it has no checkpoint, which would tell the settings")
+        state = json.loads((last / STATE_FILE).read_text("utf8"))
+        values, data_sha256 = state["config"], state["data_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VanerError(Messages.VE196.format(path=run, reason=error)) from None
+    config = config_from_dict(values, TagConfig, source=str(last / STATE_FILE))
+    if data_sha256 != _data_sha256(prepared, config):
+        reason = f"{run} was trained on other rows"
+        raise VanerError(Messages.VE196.format(path=rows, reason=reason))
+    return config
+
+
+def _data_sha256(prepared: PreparedRows, config: TagConfig) -> str:
+    """What a run writes into its checkpoints of the rows that it reads."""
+    hashes = sorted(source.facts.sha256 for source in prepared.sources)
+    if config.dbr.mode != "off" and prepared.header.dbr is not None:
+        hashes.append(prepared.header.dbr.sha256)
+    return hashlib.sha256("".join(hashes).encode("utf8")).hexdigest()
 
 
 def _pack(tagger: Tagger) -> None:

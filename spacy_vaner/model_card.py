@@ -1,8 +1,8 @@
 """The card of a pretrained tagger: facts as JSON, and the page that is written from them.
 
 What a person has to say (intended use, limits, licence, commands) comes from a file; what can be
-looked up is: the data from the rows that were trained on and the catalogue, figures from the files
-that `python -m spacy vaner evaluate` wrote.
+looked up is: the data from the rows that were trained on, the settings of the run and the
+catalogue, figures from the files that `python -m spacy vaner evaluate` wrote.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spacy_vaner.corpora.catalogue import catalogue
 from spacy_vaner.errors import Messages, VanerError
 from spacy_vaner.training.card import markdown_list, markdown_table, read_said
 from spacy_vaner.training.mixture import asked_questions, corpus_shares, training_sources
-from spacy_vaner.training.rows_folder import PreparedRows, SourceFacts
+from spacy_vaner.training.rows_folder import PreparedRows, QuestionCounts, SourceFacts
 from spacy_vaner.training.tag_config import TagConfig
 
 SAID = {
@@ -61,7 +61,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 def training_data(
     rows: PreparedRows,
-    config: TagConfig,
+    configs: Iterable[TagConfig],
     *,
     other_data: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[dict[str, Any]]:
@@ -70,23 +70,37 @@ def training_data(
     The forms of a corpus (views, altered copies) hold the same documents and mentions more or less,
     so one of them is counted: raw text where it was read, since documents as words are sentences.
 
+    configs: settings of the runs whose weights it has; all of one, mostly.
     other_data: what is said of data that are not in the catalogue; see OTHER_DATA.
     RAISES VanerError: VE524, the settings are not those of a run on these rows.
     """
+    read: dict[str, tuple[SourceFacts, dict[QuestionCounts, None]]] = {}
+    for config in configs:
+        chosen = training_sources(rows.sources, config)
+        for source, share in zip(chosen, corpus_shares(chosen, config), strict=True):
+            if share:
+                _, questions = read.setdefault(source.facts.name, (source.facts, {}))
+                questions.update(dict.fromkeys(asked_questions([source], config)))
     found: dict[str, list[_Part]] = {}
-    chosen = training_sources(rows.sources, config)
-    for source, share in zip(chosen, corpus_shares(chosen, config), strict=True):
-        if not share:
-            continue
-        corpus, form = _corpus_and_form(source.facts)
+    for facts, questions in read.values():
+        corpus, form = _corpus_and_form(facts)
         mentions: Counter[str] = Counter()
-        questions = asked_questions([source], config)
         for question in questions:
             mentions[question.type] += question.n_mentions
         partial = [question.type for question in questions if not question.is_complete]
-        part = _Part(form, source.facts.n_documents, mentions, partial)
+        part = _Part(form, facts.n_documents, mentions, partial)
         found.setdefault(corpus, []).append(part)
     return [_row(corpus, parts, other_data or {}) for corpus, parts in found.items()]
+
+
+def shown_settings(config: TagConfig) -> dict[str, Any]:
+    """Settings of a run as the card tells them: of files only the names, not where they lay."""
+    values = config.to_dict()
+    places = [(values, "rows"), (values, "backbone"), (values, "lexicon")]
+    for section, key in [*places, (values["start"], "vectors")]:
+        if section[key] is not None:
+            section[key] = Path(section[key]).name
+    return values
 
 
 def figures(paths: Iterable[Path]) -> list[dict[str, Any]]:
@@ -114,7 +128,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
     """The page, in Markdown.
 
     facts: what `read_facts` gives; `name`, `types`, `known_types`, `asking`, `n_parameters`,
-        `data`, and `dev` and `test`, lists of tables.
+        `data`, `settings`, and `dev` and `test`, lists of tables.
     """
     parts = [
         f"# {facts['name']}",
@@ -153,7 +167,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
         "## Training",
         facts["selection"],
         "```bash\n" + "\n".join(facts["commands"]) + "\n```",
-        f"Seeds: {', '.join(facts['seeds'])}.",
+        f"Seeds: {', '.join(facts['seeds'])}. All settings of its training stand in card.json.",
     ]
     for split, what in (("dev", "chosen by"), ("test", "read for reporting only")):
         parts.append(f"## Figures on {split} splits ({what})")

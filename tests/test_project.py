@@ -138,6 +138,22 @@ def test_every_dependency_is_made_by_an_earlier_step_or_is_there() -> None:
             made.update(steps[name]["outputs"])
 
 
+def test_a_card_tells_what_the_run_had_and_what_was_measured() -> None:
+    steps = {step["name"]: step for step in project_config()["commands"]}
+    words = words_of(steps["ship"])
+    given = {
+        option: {words[place + 1] for place, word in enumerate(words) if word == option}
+        for option in ("--run", "--dev", "--test")
+    }
+    assert given["--run"] == {words_of(steps["tag"])[5]} and "--config" not in words
+    assert given["--dev"] == set(steps["evaluate-dev"]["outputs"])
+    assert given["--test"] == set(steps["evaluate-test"]["outputs"])
+
+
+def words_of(step: dict[str, Any]) -> list[str]:
+    return shlex.split(step["script"][0])
+
+
 def test_assets_lie_where_the_catalogue_looks_and_are_not_fetched_unasked() -> None:
     from spacy_vaner.corpora.catalogue import catalogue
 
@@ -263,6 +279,7 @@ def test_workflows_shipped_and_new_type_end_in_a_tagger_to_carry_and_a_curve(
     texts = srsly.read_jsonl(PROJECT / "corpora/sample/sample.train.jsonl")
     backbone = save_tiny_llama(tmp_path / "llama", [record["text"] for record in texts])
     options = ("--vars.shipped_backbone", str(backbone), "--vars.shipped_name", "mine")
+    options += ("--vars.shipped_options", " --set drop_corpus=0.25")
     run("shipped-tagger", *options)
     nlp = spacy.blank("en")
     settings = {"@misc": "spacy-vaner.pretrained.v1", "name": str(project_copy / "shipped/mine")}
@@ -270,8 +287,11 @@ def test_workflows_shipped_and_new_type_end_in_a_tagger_to_carry_and_a_curve(
     assert "vaner" in nlp("BRCA1-deficient tumours in mice respond to olaparib.").spans
     card = (project_copy / "shipped/mine/card.md").read_text("utf8")
     assert "| sample | 36 | " in card and "CC BY-NC-SA 4.0" in card
+    assert "| text, tokens, text.lower, text.upper | " in card and "None were taken." not in card
+    facts = json.loads((project_copy / "shipped/mine/card.json").read_text("utf8"))
+    assert facts["settings"][0]["drop_corpus"] == 0.25
     # Every step goes on where it stands.
-    assert run("shipped-tagger", *options).count("nothing changed") == 6
+    assert run("shipped-tagger", *options).count("nothing changed") == 7
     run("new-type", "--vars.new_base", "training/mine/nlp.0")
     path = project_copy / "metrics/new-type.sample.Species.0.json"
     curve = json.loads(path.read_text("utf8"))["curve"]

@@ -141,10 +141,19 @@ def ship_command(
     facts: Annotated[
         Path, typer.Option("--facts", help="JSON with what its card says: docs/shipped.md")
     ],
-    config: Annotated[
-        Path, typer.Option("--config", help="JSON with the settings that it was trained with")
-    ],
     rows: Annotated[Path, typer.Option("--rows", help="Folder of the rows that it was trained on")],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="Folder of the run of `python -m spacy_vaner.training tag` that it was trained "
+            "in: its checkpoint tells the settings; may be repeated, for the mean of several",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="JSON with the settings to take instead of those of --run"),
+    ] = None,
     dev: Annotated[
         list[Path] | None,
         typer.Option("--dev", help="Result of `vaner evaluate` on dev; may be repeated"),
@@ -164,5 +173,14 @@ def ship_command(
     from spacy_vaner.assembly import ship
 
     nlp = spacy.load(pipeline)
-    size = ship(nlp, output, facts=facts, config=config, rows=rows, dev=dev or (), test=test or ())
+    size = ship(
+        nlp,
+        output,
+        facts=facts,
+        rows=rows,
+        runs=run or (),
+        config=config,
+        dev=dev or (),
+        test=test or (),
+    )
     msg.good(f"{size / 1e6:.1f} MB: {output}")

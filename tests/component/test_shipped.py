@@ -27,13 +27,14 @@ from spacy_vaner.backbone.packing import round_weights
 from spacy_vaner.cli import vaner_app
 from spacy_vaner.errors import VanerError, VanerWarning
 from spacy_vaner.model import get_tagger
-from spacy_vaner.model_card import SAID, card_text, training_data
+from spacy_vaner.model_card import SAID, card_text, read_facts, training_data
 from spacy_vaner.rows import prepare_rows
 from spacy_vaner.training.config import read_config
 from spacy_vaner.training.rows_folder import PreparedRows
 from spacy_vaner.training.tag_config import TagConfig
+from spacy_vaner.training.tagging import train_tagger
 from tests.support.tiny_tagger import TINY, Writer, component_of, found, merge, predictions
-from tests.training.rows_support import WINDOW, write_corpora
+from tests.training.rows_support import WINDOW, tag_config, write_corpora
 
 ROOT = Path(__file__).parents[2]
 TEXT = "with zinc and BRCA1 levels"
@@ -216,15 +217,15 @@ def test_the_card_is_written_from_its_facts(
 def test_the_card_tells_what_was_trained_on_with_its_licence(trained_on: dict[str, Path]) -> None:
     rows = PreparedRows.open(trained_on["rows"])
     config = read_config(trained_on["config"], TagConfig)
-    assert [row["corpus"] for row in training_data(rows, config)] == ["one", "two"]
-    assert training_data(rows, config)[1]["partial"] == ["Chemical"]
+    assert [row["corpus"] for row in training_data(rows, [config])] == ["one", "two"]
+    assert training_data(rows, [config])[1]["partial"] == ["Chemical"]
     without = replace(config, without=["Chemical"], mixture={"one.text": 0.0})
-    (row,) = training_data(rows, without)
+    (row,) = training_data(rows, [without])
     assert row["corpus"] == "two" and list(row["mentions"]) == ["Gene"]
     assert row["licence"] == "not in the catalogue"
     for source in rows.sources:
         source.facts = replace(source.facts, corpus="Linnaeus")
-    (row,) = training_data(rows, config)
+    (row,) = training_data(rows, [config])
     # Both files are taken for views of one corpus.
     assert row["licence"] == "CC BY 4.0" and row["documents"] == 24
 
@@ -262,7 +263,7 @@ def test_the_card_counts_a_corpus_once_in_documents_of_its_raw_text(
         ("silver.text", "silver.text", 7, {"Gene": 4}),
     )
     config = read_config(trained_on["config"], TagConfig)
-    bc5cdr, jnlpba, mine, new, silver = training_data(rows, config)
+    bc5cdr, jnlpba, mine, new, silver = training_data(rows, [config])
     assert bc5cdr["corpus"] == "BC5CDR" and bc5cdr["documents"] == 489
     assert bc5cdr["licence"] == "none stated by the source" and bc5cdr["citation"]
     # A type of one view only is told with the others.
@@ -272,6 +273,62 @@ def test_the_card_counts_a_corpus_once_in_documents_of_its_raw_text(
     assert (mine["documents"], mine["mentions"], mine["forms"]) == (5, {"Gene": 5}, [])
     assert (new["corpus"], new["documents"], new["forms"]) == ("new", 6, ["text.cells"])
     assert (silver["corpus"], silver["forms"]) == ("silver", ["text"])
+
+
+def test_the_card_tells_what_the_run_was_set_to(
+    trained_path: Path, facts_path: Path, trained_on: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = trained_on["rows"]
+    length = {"n_steps": 1, "dev_documents": 0}
+    genes = tag_config(rows, **length, without=["Chemical"], mixture={"one.text": 0.0})
+    train_tagger(genes, tmp_path / "genes")
+    train_tagger(tag_config(rows, **length, seed=5, mixture={"two": 0.0}), tmp_path / "one")
+    nlp = spacy.load(trained_path)
+    tagger_of(nlp).known_types = ("Chemical", "Gene")
+    nlp.to_disk(tmp_path / "nlp")
+    runs = [tmp_path / "genes", tmp_path / "one"]
+
+    command = ["ship", tmp_path / "nlp", tmp_path / "out", "--facts", facts_path, "--rows", rows]
+    command += ["--run", runs[0], "--run", runs[1]]
+    done = CliRunner().invoke(vaner_app, [str(part) for part in command])
+    assert done.exit_code == 0, done.output
+    both = json.loads((tmp_path / "out/card.json").read_text("utf8"))
+    assert [row["corpus"] for row in both["data"]] == ["two", "one"]
+    assert [one["seed"] for one in both["settings"]] == [0, 5]
+
+    def card(**options: Any) -> dict[str, Any]:
+        ship(nlp, tmp_path / "out", facts=facts_path, rows=rows, **options)
+        facts: dict[str, Any] = json.loads((tmp_path / "out/card.json").read_text("utf8"))
+        return facts
+
+    of_genes = card(runs=runs[:1])
+    assert [(row["corpus"], [*row["mentions"]]) for row in of_genes["data"]] == [("two", ["Gene"])]
+    (settings,) = of_genes["settings"]
+    assert settings["without"] == ["Chemical"] and settings["rows"] == "rows"
+    other = card(runs=runs[:1], config=trained_on["config"])
+    assert [row["corpus"] for row in other["data"]] == ["one", "two"]
+
+    (state,) = (runs[1] / "checkpoints").glob("*/state.json")
+    values = json.loads(state.read_text("utf8"))
+    state.write_text(json.dumps({**values, "data_sha256": "0"}), encoding="utf8")
+    with pytest.raises(VanerError, match=r"VE196: .*rows .*one was trained on other rows"):
+        card(runs=runs)
+    with pytest.raises(VanerError, match=r"VE196: .*nlp .*no checkpoint"):
+        card(runs=[tmp_path / "nlp"])
+    with pytest.raises(VanerError, match="VE445: give .*--run"):
+        card()
+
+
+def test_what_is_said_of_the_tagger_of_the_package_does_not_age() -> None:
+    said = read_facts(ROOT / "project/configs/ship.json")
+    text = json.dumps(said, ensure_ascii=False)
+    assert all(one in said["pretraining"] for one in ("read on", "vectors", "lexicon"))
+    # Scores come from --dev and --test, settings from --run.
+    assert not re.search(r"\d\.\d\d|minutes|rising|tagger-\d", text)
+    card = json.loads((shipped.FOLDER / shipped.DEFAULT_NAME / "card.json").read_text("utf8"))
+    if "settings" not in card:
+        pytest.skip("it was written before cards had settings, from other facts")
+    assert {key: card[key] for key in SAID} == {key: said[key] for key in SAID}
 
 
 def test_the_card_tells_of_data_that_no_catalogue_knows(
