@@ -131,6 +131,16 @@ def test_a_vaner_without_a_place_is_the_one_of_the_package_on_the_engine_that_is
         load_system(SystemSpec("ours", "vaner", settings={"engine": "steam"}))
 
 
+def test_a_vaner_is_asked_with_the_thresholds_that_its_row_names() -> None:
+    settings: dict[str, Any] = {"threshold": {"Gene": 0.5}, "repeat_threshold": None}
+    system = load_system(SystemSpec("ours", "vaner", settings=settings))
+    (told,) = system.facts["component_settings"].values()
+    assert (told["threshold"], told["repeat_threshold"]) == ({"Gene": 0.5}, None)
+    for wrong, message in (({"threshold": 2}, "VE027"), ({"repeat_threshold": "no"}, "VE042")):
+        with pytest.raises(VanerError, match=message):
+            load_system(SystemSpec("ours", "vaner", settings=wrong))
+
+
 def test_the_untrained_cnn_reads_texts() -> None:
     system = load("cnn")
     (spans,) = system.predict([Question(TEXT)])

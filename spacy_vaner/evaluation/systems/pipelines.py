@@ -24,7 +24,7 @@ from spacy_vaner.evaluation.systems.base import (
 from spacy_vaner.gold import FACTORY, Ask, set_ask, types_of_pipeline, vaner_components
 from spacy_vaner.predictions import PREDICTIONS_KEY
 
-_SETTINGS_OF_OURS = {"engine", "precision"}
+_SETTINGS_OF_OURS = {"engine", "precision", "threshold", "repeat_threshold"}
 
 
 class PipelineSystem:
@@ -110,10 +110,11 @@ def _sets_ents(nlp: Language, name: str) -> bool:
 
 
 def load(spec: SystemSpec) -> PipelineSystem:
-    """Kinds "vaner", "spacy" and "cnn"; `settings`: batch_size, and engine and precision of a
-    vaner_ner. A "vaner" without a place is the tagger of the package.
+    """Kinds "vaner", "spacy" and "cnn"; `settings`: batch_size, and engine, precision, threshold
+    and repeat_threshold of a vaner_ner. A "vaner" without a place is the tagger of the package.
 
-    RAISES SystemMissing: no such pipeline. VanerError: VE408; VE026, no such engine.
+    RAISES SystemMissing: no such pipeline. VanerError: VE408; VE026, VE027, VE042, a setting that
+        cannot be.
     """
     if spec.kind == "cnn":
         return PipelineSystem(_untrained_cnn(), label_map={})
