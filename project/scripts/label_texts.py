@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from heapq import nsmallest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import spacy
@@ -26,11 +25,10 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from tqdm import tqdm
 
-from spacy_vaner.annotation.annotator import vaner_names
 from spacy_vaner.corpora.docbins import docs_to_bytes
 from spacy_vaner.decoding import O, decode_documents, lift_names, repeat_names
 from spacy_vaner.files import write_whole
-from spacy_vaner.gold import KEY, Gold
+from spacy_vaner.gold import KEY, Gold, vaner_components
 from spacy_vaner.model import Answers, predict_probabilities
 from spacy_vaner.reading import Question
 from spacy_vaner.training.protected import ProtectedRuns
@@ -103,7 +101,7 @@ def label_documents(
     nlp: Language, texts: Sequence[str], *, corpus: str, unsure: Sequence[float]
 ) -> Iterator[Doc]:
     """Documents whose gold annotation is what the pipeline's vaner_ner finds in them."""
-    ner: Any = nlp.get_pipe(vaner_names(nlp)[0])
+    ner = next(iter(vaner_components(nlp).values()))
     # Loads the tagger and chooses its engine.
     ner.predict([nlp.make_doc("")])
     asked = [Question(name, None) for name in ner.types]

@@ -182,11 +182,6 @@ def parse_corpus(text: str) -> str | dict[str, str]:
     return table
 
 
-def vaner_names(nlp: Language) -> list[str]:
-    """The names of the vaner_ner components of a pipeline."""
-    return list(vaner_components(nlp))
-
-
 class Annotator:
     """Annotates shards and writes them; a worker of every engine holds one."""
 
