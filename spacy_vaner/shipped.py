@@ -39,15 +39,31 @@ def default_component() -> dict[str, Any]:
         settings = dict(
             json.loads((FOLDER / DEFAULT_NAME / MANIFEST).read_text("utf8"))["settings"]
         )
-        model = dict(settings.pop("model"))
+        model = dict(settings["model"])
     except (OSError, ValueError, KeyError, TypeError):
         settings, model = {}, {}
+    return _on_tagger(DEFAULT_NAME, {**settings, "model": model})
+
+
+def shipped_component(name: str) -> dict[str, Any]:
+    """The config of a component on a tagger, asked as the tagger's own settings say.
+
+    `nlp.add_pipe("vaner_ner", config=shipped_component("my/tagger"))`. Where only the backbone is
+    named, all other settings are the defaults: those of the tagger of the package.
+
+    name: as for find_shipped.
+    RAISES VanerError: VE190-VE192.
+    """
+    return _on_tagger(name, read_manifest(find_shipped(name))["settings"])
+
+
+def _on_tagger(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     backbone = {
         "@misc": "spacy-vaner.pretrained.v1",
-        "name": DEFAULT_NAME,
+        "name": name,
         "attn_implementation": "sdpa",
     }
-    return {**settings, "model": {**model, "backbone": backbone}}
+    return {**settings, "model": {**settings["model"], "backbone": backbone}}
 
 
 def find_shipped(name: str) -> Path:

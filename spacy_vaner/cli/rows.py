@@ -165,8 +165,8 @@ def ship_command(
 ) -> None:
     """Write a trained tagger as a folder to use by name or path, with its card.
 
-    In nlp.add_pipe("vaner_ner", config=…) it is the model's backbone:
-    {"@misc": "spacy-vaner.pretrained.v1", "name": "OUTPUT"}
+    spacy_vaner.shipped.shipped_component("OUTPUT") is the config for nlp.add_pipe("vaner_ner", …):
+    this tagger, with the types, window and instruction that it was made with.
     """
     import spacy
 

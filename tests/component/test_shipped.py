@@ -431,6 +431,27 @@ def test_training_goes_on_from_its_weights(make: Callable[..., Language]) -> Non
     assert not tagger_of(nlp).saved_weights()["backbone.norm.weight"].equal(before)
 
 
+def test_a_folder_elsewhere_is_asked_as_its_own_settings_say(
+    make: Callable[..., Language], facts_path: Path, trained_on: dict[str, Path], tmp_path: Path
+) -> None:
+    made = make(types=["Gene"], threshold={"Gene": 0.25}, repeat_threshold=None)
+    made(TEXT)
+    ship(made, tmp_path / "mine", facts=facts_path, **trained_on)
+    nlp = spacy.blank("en")
+    nlp.tokenizer.rules = {}  # type: ignore[assignment]
+    config = shipped.shipped_component(str(tmp_path / "mine"))
+    nlp.add_pipe("vaner_ner", config={**config, "precision": "fp32"})
+    ner = component_of(nlp)
+    assert (ner.types, ner.threshold, ner.repeat_threshold) == (("Gene",), {"Gene": 0.25}, None)
+    assert ner.asking == component_of(made).asking
+    models = [one.config["components"]["vaner_ner"]["model"] for one in (nlp, made)]
+    for key in ("window", "instruction", "max_subwords"):
+        assert models[0][key] == models[1][key]
+    assert all_predictions(nlp) == all_predictions(made)
+    with pytest.raises(VanerError, match=r"VE190: .*no-such"):
+        shipped.shipped_component("no-such")
+
+
 def test_another_backbone_is_untrained(make_nlp: Callable[..., Language]) -> None:
     with pytest.raises(VanerError, match="VE017"):
         make_nlp()(TEXT)
