@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         nlp = spacy.blank("en")
         nlp.add_pipe("vaner_ner")
+    if not vaner_components(nlp):
+        parser.error(f"--model {settings.model} has no vaner_ner")
     progress = tqdm(total=len(chosen), unit="doc", disable=None, file=sys.stderr)
     docs = []
     for doc in label_documents(nlp, chosen, corpus=name, unsure=settings.unsure):
