@@ -163,6 +163,13 @@ def test_the_folder_is_small_and_says_what_it_holds(shipped_path: Path, trained_
     assert str(Path.home()) not in (shipped_path / "tagger.json").read_text("utf8")
 
 
+def test_the_page_names_the_settings_that_a_folder_holds(shipped_path: Path) -> None:
+    manifest = json.loads((shipped_path / "model.json").read_text("utf8"))
+    page = (ROOT / "docs/shipped.md").read_text("utf8")
+    for name in {*manifest["settings"]} - {"model"}:
+        assert page.count(f"`{name}`") >= 2, name
+
+
 def test_shipping_again_gives_the_same_bytes(
     make: Callable[..., Language],
     shipped_path: Path,
