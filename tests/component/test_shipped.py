@@ -659,6 +659,20 @@ else:
     assert component_of(nlp).types == ("Chemical", "Gene")
 
 
+def test_the_defaults_that_the_page_of_formats_gives_are_those_of_the_package() -> None:
+    if not (shipped.FOLDER / shipped.DEFAULT_NAME).is_dir():
+        pytest.skip("this package carries no tagger")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("vaner_ner")
+    config = nlp.config["components"]["vaner_ner"]
+    section = (ROOT / "docs/formats.md").read_text("utf8").split("\n## ")[4]
+    told = {}
+    for keys, values in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", section, re.M):
+        pairs = zip(re.findall(r"`(.+?)`", keys), re.findall(r"`(.+?)`", values), strict=False)
+        told.update({key: json.loads(value) for key, value in pairs if key != "scorer"})
+    assert len(told) > 12 and told == {key: config[key] for key in told}
+
+
 def test_a_package_without_one_keeps_the_untrained_default() -> None:
     if (shipped.FOLDER / shipped.DEFAULT_NAME).is_dir():
         pytest.skip("this package carries one")
