@@ -60,7 +60,7 @@ def analyse_command(
     ] = None,
     split: SPLIT = "test",
     label_map: LABEL_MAP = None,
-    view: VIEW = "tokens",
+    view: VIEW = "text",
     no_corpus_name: NO_CORPUS_NAME = False,
     max_documents: Annotated[
         int, typer.Option("--max-documents", min=1, help="Shown in the page, per corpus")

@@ -43,7 +43,7 @@ def evaluate_command(
         typer.Option("--output", "-o", help="JSON file for counts, scores, intervals and settings"),
     ] = None,
     split: SPLIT = "test",
-    view: VIEW = "tokens",
+    view: VIEW = "text",
     no_corpus_name: NO_CORPUS_NAME = False,
     matching: Annotated[
         str,

@@ -16,7 +16,7 @@ from spacy.tokens import Doc, DocBin
 from thinc.util import gpu_is_available
 from typer.testing import CliRunner
 
-from spacy_vaner.cli import VanerGroup, vaner_app
+from spacy_vaner.cli import VanerGroup, options, vaner_app
 from spacy_vaner.cli.evaluate import format_result, parse_label_map
 from spacy_vaner.errors import VanerError, VanerWarning
 from spacy_vaner.evaluation.result import CorpusScores, EvaluationResult, Score
@@ -113,6 +113,19 @@ def test_every_command_and_argument_is_explained():
         assert not unexplained, f"{name}: {unexplained}"
 
 
+def test_a_view_is_the_same_by_default_in_every_command():
+    commands = typer.main.get_command(vaner_app).commands
+    help_of_view = options.VIEW.__metadata__[0].help
+    defaults = {
+        name: parameter.default
+        for name, command in commands.items()
+        for parameter in command.params
+        if getattr(parameter, "help", None) == help_of_view
+    }
+    # Raw text: what users get.
+    assert defaults == dict.fromkeys(("evaluate", "benchmark", "analyse", "thresholds"), "text")
+
+
 def test_evaluate_shows_a_table_and_writes_the_json(pipeline, corpora, tmp_path):
     output = tmp_path / "metrics.json"
     result = run(
@@ -136,14 +149,14 @@ def test_options_reach_the_evaluation(pipeline, corpora, tmp_path):
     code.write_text("import os\nos.environ['VANER_TEST_CODE'] = 'imported'\n")
     result = run(
         *("vaner", "evaluate", pipeline, corpora, "--output", output, "--split", "train"),
-        *("--view", "text", "--no-corpus-name", "--matching", "near", "--seed", "5"),
+        *("--view", "tokens", "--no-corpus-name", "--matching", "near", "--seed", "5"),
         *("--batch-size", "2", "--code", code, "--label-map", "CHEM=Chemical"),
     )
     assert result.exit_code == 0, result.output
     assert os.environ.pop("VANER_TEST_CODE") == "imported"
     saved = json.loads(output.read_text(encoding="utf-8"))
     assert list(saved["corpora"]) == ["Trained"]
-    assert (saved["view"], saved["name_corpus"], saved["matching"]) == ("text", False, "near")
+    assert (saved["view"], saved["name_corpus"], saved["matching"]) == ("tokens", False, "near")
     assert saved["seed"] == 5
 
 

@@ -65,7 +65,7 @@ def trained():
     return nlp
 
 
-@pytest.mark.parametrize("options", [[], ["--view", "text", "--no-corpus-name"]])
+@pytest.mark.parametrize("options", [["--view", "tokens"], ["--no-corpus-name"]])
 def test_the_command_scores_what_the_component_learnt(trained, tmp_path, options):
     trained.to_disk(tmp_path / "pipeline")
     folder = tmp_path / "corpora"
