@@ -304,7 +304,7 @@ def test_scores_are_strict_and_count_what_cannot_be_tagged(
     )
     last = [unit[3] for unit in document.units.tolist()].index(gene.mentions[0, 1])
     found = [UnitSpan(first, last + 1, 0.9), UnitSpan(last + 1, last + 2, 0.9)]
-    monkeypatch.setattr("spacy_vaner.training.asking.decode", lambda values: [found])
+    monkeypatch.setattr("spacy_vaner.decoding.decode", lambda values: [found])
     tagger = build_tagger(HFBackbone(str(trained / "start")), None, question_width=8)
     counts = score(
         Asker(tagger),
