@@ -17,7 +17,6 @@ Decoding is vectorised over sequences; nothing here knows spaCy or torch.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -204,8 +203,8 @@ def lift_names(text: str, spans: Sequence[ScoredSpan], sure: float) -> list[Scor
     """Give every place of a name the highest probability that the name has in the document.
 
     Only where that is at least `sure`, so that a threshold on spans keeps or drops the places of a
-    name together. Left as they are: names of one character, which mean too many things, and places
-    where spans of two types have the same boundaries, since there the name was read in two ways.
+    name together. Names of one character are left as they are: they mean too many things. Types do
+    not see each other, so that what is found of one does not depend on what else is asked.
 
     text: of the document. RETURNS: the spans in the same order.
     """
@@ -213,12 +212,10 @@ def lift_names(text: str, spans: Sequence[ScoredSpan], sure: float) -> list[Scor
     for span in spans:
         name = span.type, text[span.start : span.end]
         best[name] = max(best.get(name, 0.0), span.probability)
-    types_at = Counter((span.start, span.end) for span in spans)
     lifted = []
     for span in spans:
         probability = best[span.type, text[span.start : span.end]]
-        is_known = probability >= sure and types_at[span.start, span.end] == 1
-        if is_known and span.end - span.start > 1:
+        if probability >= sure and span.end - span.start > 1:
             span = span._replace(probability=probability)
         lifted.append(span)
     return lifted
@@ -230,9 +227,8 @@ def repeat_names(
     """Mark a name that was found for sure in one place in every place of the document.
 
     A name of at least two characters whose probability is at least `sure` becomes a span of its
-    type, with that probability, wherever the same characters stand as whole words, unless a span
-    of the type is there already, or one of another type with just these boundaries: there the
-    name was read in another way. Longer names come first.
+    type, with that probability, wherever the same characters stand as whole words and no span of
+    the type is yet. Longer names come first. Types do not see each other.
 
     text: of the document.
     units: (units, 2), offsets of the tagged units; a span begins and ends with one of them.
@@ -249,7 +245,6 @@ def repeat_names(
         if not text[max(start - 1, 0) : start].isalnum():
             starts_of.setdefault(_first_word(text, start), []).append(start)
     ends = {end for end in units[:, 1].tolist() if not text[end : end + 1].isalnum()}
-    read = {(span.start, span.end) for span in spans}
     taken = {(span.type, place) for span in spans for place in range(span.start, span.end)}
     repeated = list(spans)
     for (type_name, name), known in sorted(
@@ -258,8 +253,7 @@ def repeat_names(
         for start in starts_of.get(_first_word(text, known.start), ()):
             end = start + len(name)
             places = {(type_name, place) for place in range(start, end)}
-            is_free = (start, end) not in read and taken.isdisjoint(places)
-            if is_free and end in ends and text.startswith(name, start):
+            if end in ends and text.startswith(name, start) and taken.isdisjoint(places):
                 taken |= places
                 repeated.append(ScoredSpan(type_name, start, end, known.probability))
     return repeated

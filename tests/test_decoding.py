@@ -369,19 +369,13 @@ def test_what_a_threshold_drops_is_not_in_the_way() -> None:
     assert kept == [("Disease", "cancer", start, 0.95) for start in (0, 18, 26)]
 
 
-def test_a_name_that_was_read_as_another_type_keeps_that_reading() -> None:
-    text = "CAT ate. CAT scan. CAT. CAT hair"
-    both = repeated(text, ("Species", "CAT", 0, 0.99), ("Gene", "CAT", 2, 0.5))
-    assert both == [
-        ("Gene", "CAT", 19, 0.5),
-        *(("Species", "CAT", start, 0.99) for start in (0, 9, 24)),
-    ]
-    # Where both types were read neither takes over.
-    names = [("Species", "CAT", 0, 0.99), ("Species", "CAT", 1, 0.6), ("Gene", "CAT", 1, 0.65)]
-    assert ("Species", "CAT", 9, 0.6) in repeated(text, *names)
-    # A name within one of another type is a name all the same.
-    text = "mouse; mouse p53"
-    assert len(repeated(text, ("Species", "mouse", 0, 0.9), ("Gene", "mouse p53", 0, 0.9))) == 3
+def test_what_is_found_of_a_type_does_not_depend_on_what_else_is_asked() -> None:
+    text = "CAT ate. CAT scan. CAT. mouse; mouse p53"
+    species = [("Species", "CAT", 0, 0.99), ("Species", "mouse", 0, 0.9)]
+    genes = [("Gene", "CAT", 2, 0.5), ("Gene", "mouse p53", 0, 0.9)]
+    together = repeated(text, *species, *genes)
+    assert together == [*repeated(text, *genes), *repeated(text, *species)]
+    assert len(together) == 2 + 3 + 2
 
 
 @settings(deadline=None)
