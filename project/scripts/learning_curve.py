@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ from spacy.util import fix_random_seed
 from spacy_vaner.backbone import Lora
 from spacy_vaner.corpora.docbins import docs_to_bytes, find_files, read_docs
 from spacy_vaner.evaluation.run import evaluate_pipeline
+from spacy_vaner.files import write_whole
 from spacy_vaner.gold import KEY, Gold, get_gold
+from spacy_vaner.knowledge.phrases import sentences as sentences_in
 from spacy_vaner.optimizer import adamw
 from spacy_vaner.types import Mention
 
@@ -30,17 +33,16 @@ from spacy_vaner.types import Mention
 def sentences_of(nlp: Language, docs: Iterable[Doc], type_name: str) -> Iterator[Doc]:
     """Every sentence of the documents by itself, annotated for the one type.
 
-    A document without known sentences is one. A mention that crosses a boundary is left out, and so
-    is a sentence that is masked.
+    Documents without sentences are cut at full stops and their like. A mention that crosses a
+    boundary is left out, and so is a sentence that is masked.
     """
     for doc in docs:
         gold = get_gold(doc)
         if gold is None or type_name not in gold.types:
             continue
-        known = doc.has_annotation("SENT_START")
-        for sentence in doc.sents if known else [doc[:]]:
+        for sentence in sentences_in(doc):
             own = gold.within(sentence.start_char, sentence.end_char)
-            if known and own.masked:
+            if own.masked:
                 continue  # nothing is learned of it, so it is none of the number
             mentions = tuple(
                 Mention(type_name, mention.fragments)
@@ -48,7 +50,7 @@ def sentences_of(nlp: Language, docs: Iterable[Doc], type_name: str) -> Iterator
                 if mention.type == type_name and len(mention.fragments) == 1
             )
             one = nlp.make_doc(sentence.text)
-            taught = Gold(types=(type_name,), mentions=mentions, masked=own.masked)
+            taught = Gold(types=(type_name,), mentions=mentions)
             one.user_data[KEY] = taught.to_user_data()
             yield one
 
@@ -116,10 +118,11 @@ def main() -> None:
     for doc in dev:
         doc.user_data[KEY] = {**doc.user_data[KEY], "types": [options.type]}
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    dev_path = options.output.with_suffix(".dev.spacy")
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    curve: list[dict[str, Any]] = []
+    beside = tempfile.TemporaryDirectory()
+    dev_path = Path(beside.name) / "new.dev.spacy"
     dev_path.write_bytes(docs_to_bytes(dev))
-
-    curve = []
     for size in options.sizes.split(","):
         fix_random_seed(options.seed)
         nlp = spacy.load(options.pipeline)
@@ -141,9 +144,9 @@ def main() -> None:
         )
         f = result.overall.counts.f
         print(f"{len(chosen):>6} sentences: F1 {100 * (f or 0):.2f}, {seconds:.0f} s of processor")
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-    report = {**settings, "old_types": old_types, "curve": curve}
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf8")
+        # After every size, so that a stop loses none of them.
+        report = {**settings, "old_types": old_types, "curve": curve}
+        write_whole(options.output, (json.dumps(report, indent=2) + "\n").encode("utf8"))
     dev_path.unlink()
 
 
