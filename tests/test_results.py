@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,30 @@ def test_the_time_for_the_literature_is_that_of_the_measured_speed() -> None:
     page = (DOCS / "pubmed.md").read_text("utf8")
     lines = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(lines) > 6 and all(line in page for line in lines)
+
+
+def test_the_speeds_of_the_engines_are_those_that_were_measured() -> None:
+    page = (DOCS / "results.md").read_text("utf8")
+    shipped = (DOCS / "shipped.md").read_text("utf8")
+    result = json.loads((DOCS / "results/speed/one-thread.json").read_text("utf8"))
+
+    def medians(system: str) -> tuple[float, float]:
+        rounds = result["systems"][system]
+        batches, single = (
+            statistics.median(one[key] for one in rounds)
+            for key in ("words_per_s", "single_words_per_s")
+        )
+        return batches, single
+
+    cnn = medians("spaCy CNN (untrained)")
+    for system in ("torch fp32", "torch bf16", "onnx 8 bits"):
+        batches, single = medians(system)
+        shares = [f"{own / beside:.3f}" for own, beside in zip((batches, single), cnn, strict=True)]
+        (line,) = [
+            line.replace("*", "")
+            for line in page.splitlines()
+            if line.startswith("| `") and f"| {batches:,.0f} |" in line
+        ]
+        assert f"| {batches:,.0f} | {shares[0]} | {single:,.0f} | {shares[1]} |" in line
+    figures = [result["strict_f1"][name] for name in ("torch fp32", "torch bf16", "onnx 8 bits")]
+    assert "| " + " | ".join(f"{figure:.2f}" for figure in figures) + " |" in shipped
