@@ -110,3 +110,14 @@ def test_the_speeds_of_the_engines_are_those_that_were_measured() -> None:
         assert f"| {batches:,.0f} | {shares[0]} | {single:,.0f} | {shares[1]} |" in line
     figures = [result["strict_f1"][name] for name in ("torch fp32", "torch bf16", "onnx 8 bits")]
     assert "| " + " | ".join(f"{figure:.2f}" for figure in figures) + " |" in shipped
+
+
+def test_the_learning_curve_of_a_new_type_is_the_one_that_was_measured() -> None:
+    page = (DOCS / "new-type.md").read_text("utf8")
+    result = json.loads((DOCS / "results/new-type/AnatEM.json").read_text("utf8"))
+    for point in result["curve"]:
+        p, r, f = (f"{100 * point[key]:.2f}" for key in ("p", "r", "f"))
+        low, high = (f"{100 * bound:.1f}" for bound in point["f_interval"])
+        row = f"| {point['sentences']} | {point['mentions']} | {point['processor_seconds']:.0f} "
+        assert f"{row}| {p} | {r} | {f} | {low}–{high} |" in page
+        assert point["old_types_unchanged"]
