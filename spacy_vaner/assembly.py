@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from spacy_vaner.backbone.saving import tagger_files
 from spacy_vaner.backbone.settings import Pretrained
 from spacy_vaner.backbone.tagger import Tagger
 from spacy_vaner.errors import Messages, VanerError
+from spacy_vaner.gold import FACTORY
 from spacy_vaner.model import get_tagger, load_model_files
 from spacy_vaner.model_card import (
     OTHER_DATA,
@@ -155,7 +155,7 @@ def ship(
 
 def _component_to_ship(nlp: Language) -> tuple[Any, dict[str, Any]]:
     """The component and what the config says of it. RAISES VanerError: VE195."""
-    names = [n for n in nlp.component_names if nlp.get_pipe_meta(n).factory == "vaner_ner"]
+    names = [n for n in nlp.component_names if nlp.get_pipe_meta(n).factory == FACTORY]
     if len(names) != 1:
         reason = f"it has {len(names)} components vaner_ner"
         raise VanerError(Messages.VE195.format(pipeline=nlp.meta["name"], reason=reason))
@@ -180,18 +180,10 @@ def _run_config(run: Path, prepared: PreparedRows, rows: Path) -> TagConfig:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VanerError(Messages.VE196.format(path=run, reason=error)) from None
     config = config_from_dict(values, TagConfig, source=str(last / STATE_FILE))
-    if data_sha256 != _data_sha256(prepared, config):
+    if data_sha256 != prepared.data_sha256(with_dbr=config.dbr.mode != "off"):
         reason = f"{run} was trained on other rows"
         raise VanerError(Messages.VE196.format(path=rows, reason=reason))
     return config
-
-
-def _data_sha256(prepared: PreparedRows, config: TagConfig) -> str:
-    """What a run writes into its checkpoints of the rows that it reads."""
-    hashes = sorted(source.facts.sha256 for source in prepared.sources)
-    if config.dbr.mode != "off" and prepared.header.dbr is not None:
-        hashes.append(prepared.header.dbr.sha256)
-    return hashlib.sha256("".join(hashes).encode("utf8")).hexdigest()
 
 
 def _pack(tagger: Tagger) -> None:

@@ -152,8 +152,8 @@ def _save_pipeline(tagger: Tagger, output: Path, *, types: list[str], instructio
     }
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
-    # All that is not said is as the tagger that the package carries has it.
-    # Nor does the paper carry a name from one place of a document to another.
+    # All that is not said is as the tagger that the package carries has it. A name is not repeated
+    # over a document either: the checkpoint's code does not.
     settings = {
         "types": types,
         "asking": "per_type",

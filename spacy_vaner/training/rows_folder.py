@@ -7,6 +7,7 @@ all that a run needs. It is written where spaCy is (`python -m spacy vaner rows`
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -234,6 +235,16 @@ class PreparedRows:
 
     def of_split(self, split: str) -> list[Source]:
         return [source for source in self.sources if source.facts.split == split]
+
+    def data_sha256(self, *, with_dbr: bool) -> str:
+        """Hash of all that a run reads of them, which its checkpoints carry.
+
+        with_dbr: whether it reads the rows of names too, where there are any.
+        """
+        hashes = sorted(source.facts.sha256 for source in self.sources)
+        if with_dbr and self.header.dbr is not None:
+            hashes.append(self.header.dbr.sha256)
+        return hashlib.sha256("".join(hashes).encode("utf8")).hexdigest()
 
 
 def write_source(

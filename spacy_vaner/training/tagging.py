@@ -6,7 +6,6 @@ asks the same way can be made of them (`python -m spacy vaner assemble`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -141,10 +140,7 @@ class Tagging:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.rows = PreparedRows.open(Path(config.rows))
-        hashes = sorted(source.facts.sha256 for source in self.rows.sources)
-        if config.dbr.mode != "off" and self.rows.header.dbr is not None:
-            hashes.append(self.rows.header.dbr.sha256)
-        self.data_sha256 = hashlib.sha256("".join(hashes).encode("utf8")).hexdigest()
+        self.data_sha256 = self.rows.data_sha256(with_dbr=config.dbr.mode != "off")
         folder = Path(config.backbone) if config.backbone else self._start(output)
         attention = config.attention_on(self.device.type, self.precision)
         self.tagger = build_tagger(
