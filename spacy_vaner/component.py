@@ -28,7 +28,7 @@ from spacy_vaner.adapters import (
     write_adapter,
 )
 from spacy_vaner.backbone.settings import Lora
-from spacy_vaner.decoding import above_threshold, decode_documents, lift_names, repeat_names
+from spacy_vaner.decoding import choose_spans, decode_documents
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.examples import check_annotation, learned_types, training_rows
 from spacy_vaner.files import write_whole
@@ -50,7 +50,6 @@ from spacy_vaner.settings import (
 )
 from spacy_vaner.shipped import default_component
 from spacy_vaner.targets import Target, loss_and_gradient
-from spacy_vaner.types import ScoredSpan
 
 if TYPE_CHECKING:
     from spacy_vaner.backbone.adapters import Adapter
@@ -404,23 +403,25 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         answers = tagger_model.predict_probabilities(
             self.model, docs, questions, batch_subwords=self.batch_subwords
         )
-        asked_types_of = [tuple(question.type for question in asked) for asked in questions]
+        types_asked = [tuple(question.type for question in asked) for asked in questions]
         found = decode_documents(
-            asked_types_of,
+            types_asked,
             [answer.probabilities for answer in answers],
             [answer.units for answer in answers],
         )
         return [
-            Prediction(asked, self._chosen(doc.text, spans, answer.units))
-            for doc, asked, answer, spans in zip(docs, asked_types_of, answers, found, strict=True)
+            Prediction(
+                asked,
+                choose_spans(
+                    doc.text,
+                    spans,
+                    answer.units,
+                    threshold=self.threshold,
+                    repeat_threshold=self.repeat_threshold,
+                ),
+            )
+            for doc, asked, answer, spans in zip(docs, types_asked, answers, found, strict=True)
         ]
-
-    def _chosen(self, text: str, spans: list[ScoredSpan], units: Any) -> list[ScoredSpan]:
-        """Of the spans of a document those above the threshold, and the repeated names."""
-        if self.repeat_threshold is None:
-            return above_threshold(spans, self.threshold)
-        kept = above_threshold(lift_names(text, spans, self.repeat_threshold), self.threshold)
-        return repeat_names(text, kept, units, self.repeat_threshold)
 
     @property
     def known_types(self) -> tuple[str, ...] | None:

@@ -275,6 +275,25 @@ def above_threshold(
     return [span for span in spans if span.probability >= threshold]
 
 
+def choose_spans(
+    text: str,
+    spans: Sequence[ScoredSpan],
+    units: NDArray[np.integer[Any]],
+    *,
+    threshold: float | Mapping[str, float],
+    repeat_threshold: float | None,
+) -> list[ScoredSpan]:
+    """Of what was found in a document the spans above the threshold, and the repeated names.
+
+    units: as for repeat_names. threshold, repeat_threshold: settings of the component; the second
+        is what `lift_names` and `repeat_names` call sure, None = no name is repeated.
+    """
+    if repeat_threshold is None:
+        return above_threshold(spans, threshold)
+    kept = above_threshold(lift_names(text, spans, repeat_threshold), threshold)
+    return repeat_names(text, kept, units, repeat_threshold)
+
+
 HasBounds = TypeVar("HasBounds", bound=tuple[str, int, int, float])
 
 

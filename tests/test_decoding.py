@@ -19,6 +19,7 @@ from spacy_vaner.decoding import (
     UnitSpan,
     above_threshold,
     choose_non_overlapping,
+    choose_spans,
     decode,
     lift_names,
     repeat_names,
@@ -297,8 +298,8 @@ def repeated(
     text: str, *names: tuple[str, str, int, float], threshold: float = 0.0
 ) -> list[tuple[str, str, int, float]]:
     """Type, name, place and probability after all that a component does with `names`."""
-    spans = lift_names(text, [place(text, *name) for name in names], 0.7)
-    found = repeat_names(text, above_threshold(spans, threshold), cut(text), 0.7)
+    spans = [place(text, *name) for name in names]
+    found = choose_spans(text, spans, cut(text), threshold=threshold, repeat_threshold=0.7)
     return [(s.type, text[s.start : s.end], s.start, s.probability) for s in sorted(found)]
 
 

@@ -26,7 +26,7 @@ from spacy.tokens import Doc
 from tqdm import tqdm
 
 from spacy_vaner.corpora.docbins import docs_to_bytes
-from spacy_vaner.decoding import O, decode_documents, lift_names, repeat_names
+from spacy_vaner.decoding import O, choose_spans, decode_documents
 from spacy_vaner.files import write_whole
 from spacy_vaner.gold import KEY, Gold, vaner_components
 from spacy_vaner.model import Answers, predict_probabilities
@@ -118,11 +118,13 @@ def label_documents(
         for number, (doc, answer, spans) in enumerate(
             zip(docs, answers, found, strict=True), start
         ):
-            sure = ner.repeat_threshold
-            if sure is not None:
-                spans = repeat_names(
-                    doc.text, lift_names(doc.text, spans, sure), answer.units, sure
-                )
+            spans = choose_spans(
+                doc.text,
+                spans,
+                answer.units,
+                threshold=0.0,
+                repeat_threshold=ner.repeat_threshold,
+            )
             mentions = [Mention(span.type, ((span.start, span.end),)) for span in spans]
             gold = Gold(
                 corpus=corpus,
