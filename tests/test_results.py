@@ -121,3 +121,55 @@ def test_the_learning_curve_of_a_new_type_is_the_one_that_was_measured() -> None
         row = f"| {point['sentences']} | {point['mentions']} | {point['processor_seconds']:.0f} "
         assert f"{row}| {p} | {r} | {f} | {low}–{high} |" in page
         assert point["old_types_unchanged"]
+
+
+def micro_or_type(result: dict[str, Any], corpus: str, type_name: str) -> str:
+    scores = result["corpora"][corpus]
+    scores = scores.get("types", scores) if type_name != "all" else {"all": scores["micro"]}
+    return f"{100 * scores[type_name]['f']:.2f}"
+
+
+def test_what_the_shipped_tagger_is_set_beside_on_dev_was_measured() -> None:
+    page = (DOCS / "results.md").read_text("utf8")
+    files = [
+        "tagger-3/dev.text.once",
+        "tagger-2/text.dev",
+        "tagger-3/dev.tokens.named",
+    ]
+    beside = [json.loads((DOCS / f"results/{file}.json").read_text("utf8")) for file in files]
+    shipped = json.loads((DOCS / "results/tagger-3.text.dev.json").read_text("utf8"))
+    third = json.loads((DOCS / "results/tagger-4/dev.text.unnamed.json").read_text("utf8"))
+    for row in rows(shipped):
+        corpus, type_name = (cell.strip() for cell in row.split("|")[1:3])
+        figures = " | ".join(micro_or_type(result, corpus, type_name) for result in beside)
+        assert f"{row} {figures} |" in page
+    for name, result in (("second, ships", shipped), ("third", third)):
+        corpora = ("BC5CDR", "NCBI-disease", "Linnaeus", "JNLPBA", "S800", "BC2GM")
+        cells = [f"{100 * result['corpora'][corpus]['micro']['f']:.2f}" for corpus in corpora]
+        cells.append(f"{100 * result['overall']['f']:.2f}")
+        assert f"| {name} | {' | '.join(cells)} |" in page
+
+
+def test_the_figures_of_the_shipped_tagger_before_names_were_repeated_were_measured() -> None:
+    page = " ".join((DOCS / "results.md").read_text("utf8").split())
+    once = json.loads((DOCS / "results/tagger-3/test.text.once.json").read_text("utf8"))["corpora"]
+    told = ("BC5CDR all", "NCBI-disease Disease", "S800 Species", "Linnaeus Species", "JNLPBA Gene")
+    figures = [f"{100 * once[c][t]['f']:.2f}" for c, t in (one.split() for one in told)]
+    figures += [f"{100 * once['CRAFT'][t]['f']:.2f}" for t in ("Species", "Gene", "Chemical")]
+    first, second, third = ", ".join(figures[:3]), ", ".join(figures[3:5]), ", ".join(figures[5:])
+    assert f"{first}; {second}; {third})" in page
+
+
+def test_the_tables_of_rows_of_names_are_those_of_the_runs() -> None:
+    page = (DOCS / "results.md").read_text("utf8")
+    start = page.index("## What rows of names are worth")
+    section = page[start : page.index("\n## ", start)]
+    made = "".join(
+        (DOCS / f"results/{name}.md").read_text("utf8")
+        for name in ("ablation", "ablation-remedies")
+    )
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [cell.strip() for line in lines for cell in line.strip("|").split("|")]
+    told = [cell for cell in cells if "±" in cell or (" to " in cell and cell[0] in "+-")]
+    assert len(told) > 60
+    assert [cell for cell in told if cell not in made] == []
