@@ -47,11 +47,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
     RAISES VanerError: VE196, a key is missing, unknown or of another form.
     """
-    try:
-        has_other_data = OTHER_DATA in json.loads(path.read_text("utf8"))
-    except (OSError, ValueError, TypeError):  # read_said says what is wrong
-        has_other_data = False
-    facts = read_said(path, {**SAID, OTHER_DATA: dict} if has_other_data else SAID)
+    facts = read_said(path, SAID, optional={OTHER_DATA: dict})
     for name, said in facts.get(OTHER_DATA, {}).items():
         if not _says_what_it_is(said):
             reason = f"{OTHER_DATA!r} has to say of {name!r} two texts, 'about' and 'licence'"

@@ -41,8 +41,12 @@ _FORMS: dict[type, str] = {str: "text", list: "a list of texts", dict: "a table 
 _POINTS = 12
 
 
-def read_said(path: Path, said: Mapping[str, type]) -> dict[str, Any]:
+def read_said(
+    path: Path, said: Mapping[str, type], *, optional: Mapping[str, type] | None = None
+) -> dict[str, Any]:
     """What a person says: all of these keys and no others, each in its form and not empty.
+
+    optional: keys that may be missing.
 
     RAISES VanerError: VE196, a key is missing, unknown or of another form.
     """
@@ -50,6 +54,7 @@ def read_said(path: Path, said: Mapping[str, type]) -> dict[str, Any]:
         facts = dict(json.loads(path.read_text("utf8")))
     except (OSError, ValueError, TypeError) as error:
         raise VanerError(Messages.VE196.format(path=path, reason=error)) from None
+    said = {**said, **{key: form for key, form in (optional or {}).items() if key in facts}}
     wrong = [
         f"{key!r} has to be {_FORMS[form]}"
         for key, form in said.items()
