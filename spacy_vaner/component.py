@@ -28,7 +28,8 @@ from spacy_vaner.adapters import (
     write_adapter,
 )
 from spacy_vaner.backbone.settings import Lora
-from spacy_vaner.decoding import choose_spans, decode_documents
+from spacy_vaner.decoding import decode_documents
+from spacy_vaner.document_names import choose_spans
 from spacy_vaner.errors import Messages, VanerError, VanerWarning
 from spacy_vaner.examples import check_annotation, learned_types, training_rows
 from spacy_vaner.files import write_whole

@@ -8,15 +8,11 @@ independent but for that rule gives p(y) = 1/Z * prod_i p_i(y_i) over the legal 
 - the probability of a span is its exact marginal: the summed p(y) of all legal sequences that
   have a span with just these boundaries (forward-backward).
 
-Within a document, a name that was found for sure in one place may then count in all of them
-(`lift_names`, `repeat_names`); a probability is from there on the name's, not the place's.
-
 Decoding is vectorised over sequences; nothing here knows spaCy or torch.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,9 +28,6 @@ O, B, I = 0, 1, 2  # noqa: E741  columns of the head
 # Padded units per chunk of sequences that are decoded together; bounds the memory (about 60 MB).
 _CELLS = 400_000
 _TINY = 1e-38
-
-
-_WORD_OR_SIGN = re.compile(r"[^\W_]+|.", re.DOTALL)
 
 
 class UnitSpan(NamedTuple):
@@ -199,73 +192,6 @@ def _forward_backward(p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     return inside_share.T, outside_share.T, growth.T
 
 
-def lift_names(text: str, spans: Sequence[ScoredSpan], sure: float) -> list[ScoredSpan]:
-    """Give every place of a name the highest probability that the name has in the document.
-
-    Only where that is at least `sure`, so that a threshold on spans keeps or drops the places of a
-    name together. Names of one character are left as they are: they mean too many things. Types do
-    not see each other, so that what is found of one does not depend on what else is asked.
-
-    text: of the document. RETURNS: the spans in the same order.
-    """
-    best: dict[tuple[str, str], float] = {}
-    for span in spans:
-        name = span.type, text[span.start : span.end]
-        best[name] = max(best.get(name, 0.0), span.probability)
-    lifted = []
-    for span in spans:
-        probability = best[span.type, text[span.start : span.end]]
-        if probability >= sure and span.end - span.start > 1:
-            span = span._replace(probability=probability)
-        lifted.append(span)
-    return lifted
-
-
-def repeat_names(
-    text: str, spans: Sequence[ScoredSpan], units: NDArray[np.integer[Any]], sure: float
-) -> list[ScoredSpan]:
-    """Mark a name that was found for sure in one place in every place of the document.
-
-    A name of at least two characters whose probability is at least `sure` becomes a span of its
-    type, with that probability, wherever the same characters stand as whole words and no span of
-    the type is yet. Longer names come first. Types do not see each other.
-
-    text: of the document.
-    units: (units, 2), offsets of the tagged units; a span begins and ends with one of them.
-    RETURNS: the spans, then by type those that came to them.
-    """
-    surest: dict[tuple[str, str], ScoredSpan] = {}
-    for span in sorted(spans, key=lambda span: span.probability):
-        if span.probability >= sure and span.end - span.start > 1:
-            surest[span.type, text[span.start : span.end]] = span
-    if not surest:
-        return list(spans)
-    starts_of: dict[str, list[int]] = {}
-    for start in units[:, 0].tolist():
-        if not text[max(start - 1, 0) : start].isalnum():
-            starts_of.setdefault(_first_word(text, start), []).append(start)
-    ends = {end for end in units[:, 1].tolist() if not text[end : end + 1].isalnum()}
-    taken = {(span.type, place) for span in spans for place in range(span.start, span.end)}
-    repeated = list(spans)
-    for (type_name, name), known in sorted(
-        surest.items(), key=lambda item: (item[0][0], -len(item[0][1]), item[0][1])
-    ):
-        for start in starts_of.get(_first_word(text, known.start), ()):
-            end = start + len(name)
-            places = {(type_name, place) for place in range(start, end)}
-            if end in ends and text.startswith(name, start) and taken.isdisjoint(places):
-                taken |= places
-                repeated.append(ScoredSpan(type_name, start, end, known.probability))
-    return repeated
-
-
-def _first_word(text: str, start: int) -> str:
-    """The letters and digits from a place on, or the one other sign that stands there."""
-    match = _WORD_OR_SIGN.match(text, start)
-    assert match is not None, "a unit is never empty"
-    return match.group()
-
-
 def above_threshold(
     spans: Iterable[ScoredSpan], threshold: float | Mapping[str, float]
 ) -> list[ScoredSpan]:
@@ -273,25 +199,6 @@ def above_threshold(
     if isinstance(threshold, Mapping):
         return [span for span in spans if span.probability >= threshold.get(span.type, 0.0)]
     return [span for span in spans if span.probability >= threshold]
-
-
-def choose_spans(
-    text: str,
-    spans: Sequence[ScoredSpan],
-    units: NDArray[np.integer[Any]],
-    *,
-    threshold: float | Mapping[str, float],
-    repeat_threshold: float | None,
-) -> list[ScoredSpan]:
-    """Of what was found in a document the spans above the threshold, and the repeated names.
-
-    units: as for repeat_names. threshold, repeat_threshold: settings of the component; the second
-        is what `lift_names` and `repeat_names` call sure, None = no name is repeated.
-    """
-    if repeat_threshold is None:
-        return above_threshold(spans, threshold)
-    kept = above_threshold(lift_names(text, spans, repeat_threshold), threshold)
-    return repeat_names(text, kept, units, repeat_threshold)
 
 
 HasBounds = TypeVar("HasBounds", bound=tuple[str, int, int, float])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from time import process_time
 
 import numpy as np
@@ -19,10 +18,7 @@ from spacy_vaner.decoding import (
     UnitSpan,
     above_threshold,
     choose_non_overlapping,
-    choose_spans,
     decode,
-    lift_names,
-    repeat_names,
     softmax,
 )
 from spacy_vaner.types import ScoredSpan
@@ -278,129 +274,3 @@ def test_choice_does_not_depend_on_the_order_of_spans(
     taken = {position for span in chosen for position in range(span.start, span.end)}
     for span in set(spans) - set(chosen):
         assert not taken.isdisjoint(range(span.start, span.end)), "left out without a reason"
-
-
-PIECES = r"[A-Z]+|[a-z]+|\d+|[^\w\s]"
-
-
-def cut(text: str, pattern: str = PIECES) -> NDArray[np.int64]:
-    bounds = [match.span() for match in re.finditer(pattern, text)]
-    return np.array(bounds, dtype=np.int64).reshape(-1, 2)
-
-
-def place(text: str, type_name: str, name: str, number: int, probability: float) -> ScoredSpan:
-    """The span of a name where it stands for the number-th time, from 0."""
-    start = [match.start() for match in re.finditer(re.escape(name), text)][number]
-    return ScoredSpan(type_name, start, start + len(name), probability)
-
-
-def repeated(
-    text: str, *names: tuple[str, str, int, float], threshold: float = 0.0
-) -> list[tuple[str, str, int, float]]:
-    """Type, name, place and probability after all that a component does with `names`."""
-    spans = [place(text, *name) for name in names]
-    found = choose_spans(text, spans, cut(text), threshold=threshold, repeat_threshold=0.7)
-    return [(s.type, text[s.start : s.end], s.start, s.probability) for s in sorted(found)]
-
-
-def test_a_name_found_for_sure_is_marked_wherever_it_stands() -> None:
-    text = "MPA (MPA acid) in mice; MPA again, and AMPA."
-    marked = [("Chemical", "MPA", start, 0.8) for start in (0, 5, 24)]
-    assert repeated(text, ("Chemical", "MPA", 1, 0.8)) == marked
-
-
-def test_a_name_found_with_doubt_stays_where_it_was_found() -> None:
-    text = "MPA and MPA and MPA"
-    assert repeated(text, ("Chemical", "MPA", 1, 0.6)) == [("Chemical", "MPA", 8, 0.6)]
-    # Its surest place decides, and lends its probability to the others.
-    sure = repeated(text, ("Chemical", "MPA", 1, 0.6), ("Chemical", "MPA", 0, 0.9))
-    assert sure == [("Chemical", "MPA", start, 0.9) for start in (0, 8, 16)]
-    # So a threshold between the two keeps all of them.
-    names = ("Chemical", "MPA", 1, 0.6), ("Chemical", "MPA", 0, 0.9)
-    assert repeated(text, *names, threshold=0.8) == sure
-    assert repeated(text, *names, threshold=0.95) == []
-
-
-@pytest.mark.parametrize(
-    "text, name, marked",
-    [
-        # parts of words, and of words with digits, are other names
-        ("IL and IL2 and HIL and IL-2", "IL", [0, 23]),
-        ("p53 and p533 and wtp53 and p53.", "p53", [0, 27]),
-        ("β-actin, ββ, β", "β", [0]),  # a single character means too many things
-        ("no e. coli; e. coli-like", "e. coli", [3, 12]),
-        ("-mer and -mers, -mer", "-mer", [0, 16]),
-        ("Mice and mice", "mice", [9]),
-    ],
-)
-def test_only_whole_words_in_the_same_case_are_the_same_name(
-    text: str, name: str, marked: list[int]
-) -> None:
-    span = place(text, "Gene", name, 0, 0.9)
-    units = cut(text, PIECES + "|β")
-    assert [s.start for s in repeat_names(text, [span], units, 0.7)] == marked
-
-
-def test_a_name_is_found_where_it_is_cut_into_other_units() -> None:
-    text = "IL2 and IL2"
-    units = np.array([[0, 2], [2, 3], [4, 7], [8, 11]])
-    span = ScoredSpan("Gene", 0, 3, 0.9)
-    assert [s[1:3] for s in repeat_names(text, [span], units, 0.7)] == [(0, 3), (8, 11)]
-    # But nothing begins or ends within a unit.
-    units = np.array([[0, 3], [4, 7], [8, 12]])
-    assert repeat_names(text + "a", [span], units, 0.7) == [span]
-    assert repeat_names("IL2-a", [ScoredSpan("Gene", 0, 3, 0.9)], np.array([[0, 5]]), 0.7)
-
-
-def test_longer_names_and_what_was_found_come_first() -> None:
-    text = "lung cancer, cancer of the lung, lung cancer, skin cancer"
-    names = [("Disease", "cancer", 1, 0.9), ("Disease", "lung cancer", 0, 0.8)]
-    assert repeated(text, *names, ("Disease", "skin cancer", 0, 0.3)) == [
-        ("Disease", "lung cancer", 0, 0.8),
-        ("Disease", "cancer", 13, 0.9),
-        ("Disease", "lung cancer", 33, 0.8),
-        ("Disease", "skin cancer", 46, 0.3),
-    ]
-
-
-def test_what_a_threshold_drops_is_not_in_the_way() -> None:
-    text = "cancer grew. skin cancer, cancer"
-    names = ("Disease", "cancer", 0, 0.95), ("Disease", "skin cancer", 0, 0.3)
-    kept = repeated(text, *names, threshold=0.5)
-    assert kept == [("Disease", "cancer", start, 0.95) for start in (0, 18, 26)]
-
-
-def test_what_is_found_of_a_type_does_not_depend_on_what_else_is_asked() -> None:
-    text = "CAT ate. CAT scan. CAT. mouse; mouse p53"
-    species = [("Species", "CAT", 0, 0.99), ("Species", "mouse", 0, 0.9)]
-    genes = [("Gene", "CAT", 2, 0.5), ("Gene", "mouse p53", 0, 0.9)]
-    together = repeated(text, *species, *genes)
-    assert together == [*repeated(text, *genes), *repeated(text, *species)]
-    assert len(together) == 2 + 3 + 2
-
-
-@settings(deadline=None)
-@given(data=st.data(), text=st.text("aA1 .β", max_size=40), sure=st.sampled_from([0, 0.5, 1]))
-def test_repeating_twice_changes_nothing_and_nothing_is_lost(
-    data: st.DataObject, text: str, sure: float
-) -> None:
-    units = cut(text, r"\w+|[^\w\s]")
-    spans: list[ScoredSpan] = []
-    unit = 0
-    while unit < len(units):
-        size = data.draw(st.integers(0, min(3, len(units) - unit)))
-        if size:
-            start, end = int(units[unit, 0]), int(units[unit + size - 1, 1])
-            probability = data.draw(st.sampled_from([0.25, 0.5, 0.75]))
-            spans.append(ScoredSpan("A", start, end, probability))
-        unit += max(size, 1)
-    lifted = lift_names(text, spans, sure)
-    assert lift_names(text, lifted, sure) == lifted
-    assert [span[:3] for span in lifted] == [span[:3] for span in spans]
-    found = repeat_names(text, lifted, units, sure)
-    assert found[: len(lifted)] == lifted
-    assert sorted(repeat_names(text, found, units, sure)) == sorted(found)
-    for first, second in itertools.pairwise(sorted(found)):
-        assert first.end <= second.start
-    for span in found:
-        assert any(text[s.start : s.end] == text[span.start : span.end] for s in spans)

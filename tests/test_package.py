@@ -26,7 +26,7 @@ NAMES = json.loads((ROOT / "tests/data/registered_names.json").read_text("utf8")
 LAYERS = (
     {"types", "errors", "files"},
     {"backbone", "corpora", "decoding", "gold", "instructions", "knowledge", "metrics", "pieces"}
-    | {"predictions", "scorer", "settings", "shipped", "windows"},
+    | {"document_names", "predictions", "scorer", "settings", "shipped", "windows"},
     {"training"},
     {"adapters", "examples", "model", "optimizer", "reader", "reading", "rows", "shim", "targets"},
     {"assembly", "component", "model_card"},
@@ -41,6 +41,7 @@ FORBIDDEN = {
     "backbone": {"spacy", "thinc"},
     "training": {"spacy", "thinc"},
     "decoding": {"spacy", "thinc", "torch", "transformers", "peft"},
+    "document_names": {"spacy", "thinc", "torch", "transformers", "peft"},
     "metrics": {"spacy", "thinc", "torch", "transformers", "peft"},
     "model": {"transformers", "peft"},
     "shim": {"transformers", "peft"},

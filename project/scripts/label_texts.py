@@ -26,7 +26,8 @@ from spacy.tokens import Doc
 from tqdm import tqdm
 
 from spacy_vaner.corpora.docbins import docs_to_bytes
-from spacy_vaner.decoding import O, choose_spans, decode_documents
+from spacy_vaner.decoding import O, decode_documents
+from spacy_vaner.document_names import choose_spans
 from spacy_vaner.files import write_whole
 from spacy_vaner.gold import KEY, Gold, vaner_components
 from spacy_vaner.model import Answers, predict_probabilities

@@ -44,6 +44,8 @@ def thresholds_command(
 ) -> None:
     """Fit the threshold of every type for the highest strict F1 on dev splits.
 
+    Of several corpora for the highest mean: each counts alike, however many mentions it has.
+
     The table shows precision, recall and F1 without a threshold; F1 with it on the documents that
     it was fitted on, which flatters; and, as "new", what other documents have to expect: each is
     judged by the threshold that the other folds give. With --output the pipeline is saved with the

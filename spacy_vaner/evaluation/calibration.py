@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,11 +117,16 @@ class FittedThreshold(NamedTuple):
     held_out: Counts | None = None
 
 
-class _Scored(NamedTuple):
-    """The spans and the number of gold mentions of one type in one document."""
+class ScoredSpans(NamedTuple):
+    """The predicted spans, at threshold 0, and the number of gold mentions of one type."""
 
-    spans: list[Scored]
+    spans: Sequence[Scored]
     n_gold: int
+
+
+class _Document(NamedTuple):
+    corpus: str
+    found: ScoredSpans
 
 
 def fit_thresholds(
@@ -128,11 +134,11 @@ def fit_thresholds(
 ) -> dict[str, FittedThreshold]:
     """Fit a threshold for every type that the documents annotate completely.
 
-    documents: of a dev split, predicted with threshold 0; spans without a probability stay.
+    documents: of dev splits, predicted with threshold 0; spans without a probability stay.
     n_folds: parts of the cross-validation; of fewer documents each is a part. Below 2: none.
     seed: of the order in which documents are dealt out to the parts.
     """
-    found: dict[str, list[_Scored]] = {}
+    found: dict[str, list[_Document]] = {}
     for predicted in documents:
         judged = judge(predicted)
         for type in predicted.types:
@@ -142,19 +148,29 @@ def fit_thresholds(
                 if span.type == type
             ]
             n_gold = sum(mention.type == type for mention in judged.mentions)
-            found.setdefault(type, []).append(_Scored(spans, n_gold))
+            document = _Document(predicted.document.corpus, ScoredSpans(spans, n_gold))
+            found.setdefault(type, []).append(document)
     return {
         type: _fit(of_type)._replace(held_out=_cross_validate(of_type, n_folds, seed))
         for type, of_type in found.items()
     }
 
 
-def _fit(documents: Sequence[_Scored]) -> FittedThreshold:
-    spans = [span for document in documents for span in document.spans]
-    return fit_threshold(spans, sum(document.n_gold for document in documents))
+def _fit(documents: Sequence[_Document]) -> FittedThreshold:
+    corpora: dict[str, list[ScoredSpans]] = {}
+    for document in documents:
+        corpora.setdefault(document.corpus, []).append(document.found)
+    return fit_threshold(
+        [
+            ScoredSpans(
+                [span for each in found for span in each.spans], sum(e.n_gold for e in found)
+            )
+            for found in corpora.values()
+        ]
+    )
 
 
-def _cross_validate(documents: Sequence[_Scored], n_folds: int, seed: int) -> Counts | None:
+def _cross_validate(documents: Sequence[_Document], n_folds: int, seed: int) -> Counts | None:
     """Counts of all documents, each with the threshold that those of the other folds give."""
     dealt = list(documents)
     random.Random(seed).shuffle(dealt)
@@ -165,34 +181,39 @@ def _cross_validate(documents: Sequence[_Scored], n_folds: int, seed: int) -> Co
     for fold in range(n_folds):
         others = [each for number, each in enumerate(dealt) if number % n_folds != fold]
         threshold = _fit(others).threshold
-        for document in dealt[fold::n_folds]:
-            kept = [is_hit for probability, is_hit in document.spans if probability >= threshold]
-            total += Counts(sum(kept), len(kept) - sum(kept), document.n_gold - sum(kept))
+        for _, (spans, n_gold) in dealt[fold::n_folds]:
+            kept = [is_hit for probability, is_hit in spans if probability >= threshold]
+            total += Counts(sum(kept), len(kept) - sum(kept), n_gold - sum(kept))
     return total
 
 
-def fit_threshold(spans: Sequence[Scored], n_gold: int) -> FittedThreshold:
-    """Find the threshold with the highest strict F1; of equal ones the lowest.
+def fit_threshold(corpora: Sequence[ScoredSpans]) -> FittedThreshold:
+    """Find the threshold with the highest mean strict F1 of corpora; of equal ones the lowest.
 
-    It lies half-way between the probabilities of the spans that it parts, rounded down to four
-    digits where that parts the same ones.
-
-    spans: all predicted spans of a type, at threshold 0.
-    n_gold: gold mentions of the type.
+    Every corpus counts alike, however many mentions it has. The threshold lies half-way between the
+    probabilities of the spans that it parts, rounded down to four digits where that parts the same
+    ones.
     """
-    tp = sum(is_hit for _, is_hit in spans)
-    before = Counts(tp, len(spans) - tp, n_gold - tp)
-    best = FittedThreshold(0.0, before, before)
-    ordered = sorted(spans)
-    for number in range(1, len(ordered)):
-        below, above = ordered[number - 1][0], ordered[number][0]
-        tp -= ordered[number - 1][1]
+    counts = []
+    for spans, n_gold in corpora:
+        tp = sum(is_hit for _, is_hit in spans)
+        counts.append(Counts(tp, len(spans) - tp, n_gold - tp))
+    best = FittedThreshold(0.0, before := sum(counts, Counts()), before)
+    highest = sum(each.f or 0.0 for each in counts)
+    ordered = sorted(
+        (probability, is_hit, number)
+        for number, (spans, _) in enumerate(corpora)
+        for probability, is_hit in spans
+    )
+    for (below, is_hit, corpus), (above, *_) in itertools.pairwise(ordered):
+        # The span below is dropped.
+        counts[corpus] += Counts(-is_hit, -(not is_hit), is_hit)
         if below == above:
             continue
-        n_kept = len(ordered) - number
-        after = Counts(tp, n_kept - tp, n_gold - tp)
-        if (after.f or 0.0) > (best.after.f or 0.0):
-            best = FittedThreshold(_between(below, above), before, after)
+        total = sum(each.f or 0.0 for each in counts)
+        if total > highest:
+            highest = total
+            best = FittedThreshold(_between(below, above), before, sum(counts, Counts()))
     return best
 
 

@@ -12,6 +12,7 @@ from spacy_vaner.cli.thresholds import gains
 from spacy_vaner.errors import VanerError
 from spacy_vaner.evaluation.calibration import (
     FittedThreshold,
+    ScoredSpans,
     calibrate,
     draw_reliability,
     fit_threshold,
@@ -76,7 +77,7 @@ def test_the_threshold_is_the_best_there_is():
     for _ in range(200):
         scored = [(rng.randint(0, 20) / 20, rng.random() < 0.5) for _ in range(rng.randint(0, 15))]
         n_gold = sum(hit for _, hit in scored) + rng.randint(0, 5)
-        fitted = fit_threshold(scored, n_gold)
+        fitted = fit_threshold([ScoredSpans(scored, n_gold)])
         tried = [f_at(threshold / 80, scored, n_gold) for threshold in range(81)]
         assert f_at(fitted.threshold, scored, n_gold) == pytest.approx(max(tried))
         assert (fitted.after.f or 0.0) == pytest.approx(max(tried))
@@ -84,14 +85,26 @@ def test_the_threshold_is_the_best_there_is():
 
 
 def test_nothing_is_thrown_away_without_gain():
-    assert fit_threshold([(0.1, True), (0.9, True)], 2).threshold == 0.0
-    assert fit_threshold([], 0).threshold == 0.0
-    assert fit_threshold([(0.3, False)], 0).threshold == 0.0
+    assert fit_threshold([ScoredSpans([(0.1, True), (0.9, True)], 2)]).threshold == 0.0
+    assert fit_threshold([ScoredSpans([], 0)]).threshold == 0.0
+    assert fit_threshold([ScoredSpans([(0.3, False)], 0)]).threshold == 0.0
 
 
 def test_close_probabilities_are_parted():
-    fitted = fit_threshold([(0.50001, False), (0.50002, True)], 1)
+    fitted = fit_threshold([ScoredSpans([(0.50001, False), (0.50002, True)], 1)])
     assert 0.50001 < fitted.threshold <= 0.50002
+
+
+def test_every_corpus_counts_alike():
+    large = ScoredSpans([(0.3, True)] * 60 + [(0.2, False)] * 10, 60)
+    small = ScoredSpans([(0.9, True)] * 3 + [(0.5, False)] * 9, 3)
+    assert 0.2 < fit_threshold([large]).threshold <= 0.3
+    fitted = fit_threshold([large, small])
+    assert 0.2 < fitted.threshold <= 0.3
+    # With a second small one that loses as much below 0.9, it pays to lose the large one.
+    fitted = fit_threshold([large, small, small, small])
+    assert 0.5 < fitted.threshold <= 0.9
+    assert fitted.before == Counts(69, 37, 0) and fitted.after == Counts(9, 0, 60)
 
 
 def test_thresholds_are_fitted_per_type():
