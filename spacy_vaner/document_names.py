@@ -64,7 +64,8 @@ def share_probabilities(
     places = {(span.type, span.start, span.end) for span in spans}
     taken = _places(spans)
     borders = set(units[:, 0].tolist()), set(units[:, 1].tolist())
-    shared, long_forms = list(spans), {}
+    shared = list(spans)
+    long_forms: dict[tuple[str, str], tuple[str, str]] = {}
     for span, name in zip(spans, names, strict=True):
         bounds = _short_form_behind(text, span)
         if bounds is None or not (bounds[0] in borders[0] and bounds[1] in borders[1]):
