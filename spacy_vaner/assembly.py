@@ -33,7 +33,7 @@ from spacy_vaner.training.rows_folder import PreparedRows
 from spacy_vaner.training.tag_config import TagConfig
 from spacy_vaner.training.tagging import RECIPE_FILE
 
-_SETTINGS = ("types", "corpus", "threshold", "repeat_threshold", "asking")
+_SETTINGS = ("types", "corpus", "repeat_threshold", "asking")
 _MODEL_SETTINGS = ("labelled_subwords", "max_subwords", "dropout", "window", "instruction")
 
 
@@ -130,6 +130,11 @@ def ship(
     other_data = said.pop(OTHER_DATA, None)
     tagger.settings = Pretrained(output.name, tagger.settings.attn_implementation)
     _pack(tagger)
+    # Of the weights, not of the component: another backbone must not be held to them.
+    threshold = component.threshold_in_use
+    tagger.thresholds = (
+        threshold if isinstance(threshold, dict) else dict.fromkeys(component.types, threshold)
+    )
     shipped = {key: settings[key] for key in _SETTINGS}
     shipped["model"] = {key: settings["model"][key] for key in _MODEL_SETTINGS}
     card = {

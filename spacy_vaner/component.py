@@ -63,7 +63,7 @@ corpus = null
 spans_key = "vaner"
 annotate_ents = true
 overwrite_ents = true
-threshold = 0.0
+threshold = null
 repeat_threshold = 0.7
 batch_subwords = 4096
 asking = "per_type"
@@ -151,7 +151,7 @@ def make_vaner_ner(
     spans_key: str | None,
     annotate_ents: bool,
     overwrite_ents: bool,
-    threshold: float | dict[str, float],
+    threshold: float | dict[str, float] | None,
     repeat_threshold: float | None,
     batch_subwords: int,
     asking: Literal["per_type", "joint"],
@@ -217,7 +217,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
         spans_key: str | None = "vaner",
         annotate_ents: bool = True,
         overwrite_ents: bool = True,
-        threshold: float | Mapping[str, float] = 0.0,
+        threshold: float | Mapping[str, float] | None = None,
         repeat_threshold: float | None = 0.7,
         batch_subwords: int = 4096,
         asking: str = "per_type",
@@ -417,12 +417,19 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
                     doc.text,
                     spans,
                     answer.units,
-                    threshold=self.threshold,
+                    threshold=self.threshold_in_use,
                     repeat_threshold=self.repeat_threshold,
                 ),
             )
             for doc, asked, answer, spans in zip(docs, types_asked, answers, found, strict=True)
         ]
+
+    @property
+    def threshold_in_use(self) -> float | dict[str, float]:
+        """What spans are held to: `threshold`, or what the tagger says where that is None."""
+        if self.threshold is not None:
+            return self.threshold
+        return self._require_tagger().thresholds or 0.0
 
     @property
     def known_types(self) -> tuple[str, ...] | None:

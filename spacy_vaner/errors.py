@@ -87,8 +87,8 @@ class Messages:
     )
     VE026 = "VE026: {name} = {value!r} is not possible; it must be one of: {choices}."
     VE027 = (
-        "VE027: threshold = {threshold!r} must be a probability, 0 to 1, or a table from type to "
-        "probability."
+        "VE027: threshold = {threshold!r} must be a probability, 0 to 1, a table from type to "
+        "probability, or null."
     )
     VW019 = (
         "VW019: the first training documents have entities with labels that are no type of the "

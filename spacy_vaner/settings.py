@@ -75,8 +75,10 @@ def check_batch_subwords(name: str, value: Any) -> int:
     return value
 
 
-def check_threshold(name: str, value: Any) -> float | dict[str, float]:
-    """RAISES VanerError: VE027, neither a probability nor a table of them."""
+def check_threshold(name: str, value: Any) -> float | dict[str, float] | None:
+    """RAISES VanerError: VE027, neither a probability nor a table of them nor null."""
+    if value is None:
+        return None
     numbers = list(value.values()) if isinstance(value, Mapping) else [value]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:

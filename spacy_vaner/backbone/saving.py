@@ -70,6 +70,8 @@ def tagger_files(tagger: Tagger) -> dict[str, bytes]:
         description["head"]["question_width"] = tagger.head.width
     if tagger.known_types is not None:
         description["known_types"] = list(tagger.known_types)
+    if tagger.thresholds is not None:
+        description["thresholds"] = tagger.thresholds
     files = {_WEIGHTS: weights}
     if tagger.reference is None:
         files.update(tagger.tokenizer.to_files())
@@ -280,6 +282,8 @@ def _set_facts(tagger: Tagger, description: Mapping[str, Any]) -> None:
     tagger.is_packed = description["format_version"] == PACKED_VERSION
     known_types = description.get("known_types")
     tagger.known_types = None if known_types is None else tuple(map(str, known_types))
+    thresholds = description.get("thresholds")
+    tagger.thresholds = None if thresholds is None else {n: float(t) for n, t in thresholds.items()}
 
 
 def _set_weights(

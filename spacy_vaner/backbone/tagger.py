@@ -46,6 +46,8 @@ class Tagger(nn.Module):
         without a further adapter, in 8 bits whatever the precision; may be changed.
     is_packed: what 8 bits hold is saved in them.
     known_types: what it was trained for; None = it does not say.
+    thresholds: type → the probability from which on its spans are worth taking; None = it does not
+        say.
     SOURCE: VANER, section 3.3, equations 2-4; differs: padding is masked.
     """
 
@@ -77,6 +79,7 @@ class Tagger(nn.Module):
         self.head = _new_head(self.hidden_size, question_width)
         self.is_packed = False
         self.known_types: tuple[str, ...] | None = None
+        self.thresholds: dict[str, float] | None = None
         self._originals: lora.Originals | None = None
         self.engine = "torch"
         self._onnx: OnnxLayers | None = None

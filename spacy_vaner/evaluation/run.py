@@ -122,7 +122,7 @@ def settings_in_use(nlp: Language) -> dict[str, dict[str, Any]]:
     for name, component in vaner_components(nlp).items():
         tagger = get_tagger(component.model)
         found[name] = {
-            "threshold": component.threshold,
+            "threshold": component.threshold if tagger is None else component.threshold_in_use,
             "repeat_threshold": component.repeat_threshold,
             "asking": component.asking,
             "engine": None if tagger is None else tagger.engine_in_use,

@@ -447,7 +447,11 @@ def test_a_folder_elsewhere_is_asked_as_its_own_settings_say(
     config = shipped.shipped_component(str(tmp_path / "mine"))
     nlp.add_pipe("vaner_ner", config={**config, "precision": "fp32"})
     ner = component_of(nlp)
-    assert (ner.types, ner.threshold, ner.repeat_threshold) == (("Gene",), {"Gene": 0.25}, None)
+    assert (ner.types, ner.threshold, ner.repeat_threshold) == (("Gene",), None, None)
+    assert ner.threshold_in_use == tagger_of(nlp).thresholds == {"Gene": 0.25}
+    ner.threshold = 0.5
+    assert ner.threshold_in_use == 0.5
+    ner.threshold = None
     assert ner.asking == component_of(made).asking
     models = [one.config["components"]["vaner_ner"]["model"] for one in (nlp, made)]
     for key in ("window", "instruction", "max_subwords"):
