@@ -129,35 +129,72 @@ def micro_or_type(result: dict[str, Any], corpus: str, type_name: str) -> str:
     return f"{100 * scores[type_name]['f']:.2f}"
 
 
+def read(file: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((DOCS / f"results/{file}.json").read_text("utf8"))
+    return result
+
+
 def test_what_the_shipped_tagger_is_set_beside_on_dev_was_measured() -> None:
     page = (DOCS / "results.md").read_text("utf8")
     files = [
+        "tagger-3/dev.text.repeated",
         "tagger-3/dev.text.once",
         "tagger-2/text.dev",
         "tagger-3/dev.tokens.named",
     ]
-    beside = [json.loads((DOCS / f"results/{file}.json").read_text("utf8")) for file in files]
-    shipped = json.loads((DOCS / "results/tagger-3.text.dev.json").read_text("utf8"))
-    third = json.loads((DOCS / "results/tagger-4/dev.text.unnamed.json").read_text("utf8"))
+    beside = [read(file) for file in files]
+    shipped = read("tagger-3.text.dev")
     for row in rows(shipped):
         corpus, type_name = (cell.strip() for cell in row.split("|")[1:3])
         figures = " | ".join(micro_or_type(result, corpus, type_name) for result in beside)
         assert f"{row} {figures} |" in page
-    for name, result in (("second, ships", shipped), ("third", third)):
+    others = {name: read(f"tagger-5/dev.text.{name}") for name in ("third", "seed-0", "seed-1")}
+    for name, result in {"second, ships": shipped, **others}.items():
         corpora = ("BC5CDR", "NCBI-disease", "Linnaeus", "JNLPBA", "S800", "BC2GM")
         cells = [f"{100 * result['corpora'][corpus]['micro']['f']:.2f}" for corpus in corpora]
         cells.append(f"{100 * result['overall']['f']:.2f}")
-        assert f"| {name} | {' | '.join(cells)} |" in page
+        assert f"| {name.replace('-', ' ')} | {' | '.join(cells)} |" in page
+        settings = next(iter(result["component_settings"].values()))
+        assert settings["threshold"] == read_thresholds()
+    means = read("tagger-5/dev.mean-of-probabilities")["mean_f"]
+    for name in ("second and seed 1", "second", "seed 1"):
+        assert f"{means[name]:.2f}" in page
 
 
-def test_the_figures_of_the_shipped_tagger_before_names_were_repeated_were_measured() -> None:
+def read_thresholds() -> dict[str, float]:
+    """Those that ship."""
+    folder = ROOT / "spacy_vaner/pretrained/vaner-small"
+    thresholds: dict[str, float] = json.loads((folder / "tagger.json").read_bytes())["thresholds"]
+    return thresholds
+
+
+def test_what_spans_are_held_to_was_chosen_on_dev() -> None:
     page = " ".join((DOCS / "results.md").read_text("utf8").split())
-    once = json.loads((DOCS / "results/tagger-3/test.text.once.json").read_text("utf8"))["corpora"]
-    told = ("BC5CDR all", "NCBI-disease Disease", "S800 Species", "Linnaeus Species", "JNLPBA Gene")
-    figures = [f"{100 * once[c][t]['f']:.2f}" for c, t in (one.split() for one in told)]
-    figures += [f"{100 * once['CRAFT'][t]['f']:.2f}" for t in ("Species", "Gene", "Chemical")]
-    first, second, third = ", ".join(figures[:3]), ", ".join(figures[3:5]), ", ".join(figures[5:])
-    assert f"{first}; {second}; {third})" in page
+    chosen = read("tagger-3/dev.choices")
+    assert chosen["threshold"] == read_thresholds()
+    means = {name: choice["mean_f"] for name, choice in chosen["choices"].items()}
+    assert max(means.values()) - means["thresholds, names repeated, short forms"] < 0.05
+    assert all(f"{mean:.2f}" in page for mean in means.values())
+    # The choices are made of the same spans as the complete results.
+    for name, file in (
+        ("as found", "tagger-3/dev.text.once"),
+        ("names repeated", "tagger-3/dev.text.repeated"),
+        ("thresholds, names repeated, short forms", "tagger-3.text.dev"),
+    ):
+        for line, figure in chosen["choices"][name]["f"].items():
+            assert float(micro_or_type(read(file), *line.split())) == pytest.approx(
+                figure, abs=0.006
+            )
+
+
+def test_the_figures_of_the_shipped_tagger_with_its_settings_before_were_measured() -> None:
+    page = (DOCS / "results.md").read_text("utf8")
+    told = ["BC5CDR all", "NCBI-disease Disease", "Linnaeus Species", "S800 Species", "JNLPBA Gene"]
+    told += ["BC2GM Gene", "CRAFT Species", "CRAFT Gene", "CRAFT Chemical"]
+    for name, file in (("as found", "test.text.once"), ("repeated", "test.text.repeated")):
+        corpora = read(f"tagger-3/{file}")["corpora"]
+        figures = [f"{100 * corpora[c][t]['f']:.2f}" for c, t in (one.split() for one in told)]
+        assert f"| {name} | {' | '.join(figures)} |" in page
 
 
 def test_the_tables_of_rows_of_names_are_those_of_the_runs() -> None:
@@ -173,3 +210,21 @@ def test_the_tables_of_rows_of_names_are_those_of_the_runs() -> None:
     told = [cell for cell in cells if "±" in cell or (" to " in cell and cell[0] in "+-")]
     assert len(told) > 60
     assert [cell for cell in told if cell not in made] == []
+
+
+def test_the_table_of_pretraining_and_tuning_is_that_of_the_runs() -> None:
+    """Causal and not: mean and deviation over the seeds, as the command makes them."""
+    page = (DOCS / "results.md").read_text("utf8")
+    folder = DOCS / "results/two-by-two"
+    found: dict[tuple[str, str], list[float]] = {}
+    for path in sorted((folder / "results").glob("*.json")):
+        run = json.loads(path.read_text("utf8"))
+        if run["kind"] == "tuned":
+            found.setdefault((run["system"], run["tuning"]), []).append(100 * run["dev_f"])
+    assert len(found) == 6
+    table = (folder / "table.md").read_text("utf8")
+    for (system, tuning), figures in found.items():
+        (line,) = [one for one in table.splitlines() if one.startswith(f"| {system} | {tuning} |")]
+        mean, deviation = statistics.mean(figures), statistics.stdev(figures)
+        assert f"{mean:.1f} ± {deviation:.1f} ({len(figures)} seeds)" in line
+        assert line in page

@@ -66,6 +66,10 @@ class TagConfig(RunSettings):
 
     rows: folder that `python -m spacy vaner rows` made.
     backbone: folder of a pretrained backbone; null = random weights of the shape `start`.
+    tagger: folder of a trained tagger of this shape whose weights, head included, it begins with;
+        null = those of the backbone, and a new head.
+    teachers: folders of trained taggers. For `teacher_share` of the loss the mean of their
+        probabilities is what is to be answered, in the place of the label.
     lexicon: file of names that the backbone's word features know of from now on; null = none, or
         what the backbone has.
     asking: "joint", the text is read once for all types, or "per_type", once per type behind its
@@ -101,6 +105,7 @@ class TagConfig(RunSettings):
         *(
             "rows",
             "backbone",
+            "tagger",
             "lexicon",
             "pass_subwords",
             "dev_files",
@@ -113,6 +118,9 @@ class TagConfig(RunSettings):
     rows: str = setting()
     backbone: str | None = setting(None)
     start: BackboneShape = field(default_factory=BackboneShape)
+    tagger: str | None = setting(None)
+    teachers: list[str] = setting(factory=list)
+    teacher_share: float = setting(0.5, least=0, most=1)
     lexicon: str | None = setting(None)
     asking: str = setting("joint", choices=("joint", "per_type"))
     question_width: int = setting(128, least=1)

@@ -45,6 +45,7 @@ from spacy_vaner.training.tag_batches import (
     spread,
 )
 from spacy_vaner.training.tag_config import NoiseConfig, TagConfig
+from spacy_vaner.training.teachers import Teachers
 
 RECIPE_FILE = "recipe.json"
 START_FOLDER = "start"
@@ -67,7 +68,8 @@ def train_tagger(
     resume: go on from the newest checkpoint there; where there is none, start.
     RAISES VanerError: VE507, VE523-VE526, the rows; VE509, VE511, VE512, VE514, the run's files;
         VE513, a loss that is no number; VE101, VE103-VE107, VE120-VE125, settings and backbone;
-        VE142, VE143, the lexicon; VE508, VE530, noise that the backbone has no place for; VE531.
+        VE142, VE143, the lexicon; VE514, the tagger to begin with, or a teacher; VE508, VE530,
+        noise that the backbone has no place for; VE531.
     """
     return run(
         lambda: Tagging(config, output),
@@ -160,6 +162,13 @@ class Tagging:
             raise VanerError(Messages.VE526.format(backbone=folder, rows=config.rows))
         if config.lexicon is not None:
             add_lexicon(self.tagger.backbone, LexiconTable.from_file(Path(config.lexicon)))
+        if config.tagger is not None:
+            self.set_weights(Path(config.tagger))
+        self._teachers = (
+            Teachers([Path(folder) for folder in config.teachers], self.tagger)
+            if config.teachers
+            else None
+        )
         self._asker = Asker(self.tagger, config.with_corpus, config.without_corpus)
         self._check_lengths()
         self.parameters = {n: p for n, p in self.tagger.named_parameters() if p.requires_grad}
@@ -245,7 +254,12 @@ class Tagging:
         )
         chosen = logits.flatten(0, 1).index_select(0, positions)
         weights = torch.from_numpy(batch.weights).to(self.device)
-        return (weights * nn.functional.cross_entropy(chosen, tags, reduction="none")).sum()
+        losses = nn.functional.cross_entropy(chosen, tags, reduction="none")
+        if self._teachers is not None:
+            answers = self._teachers.probabilities(batch, positions)
+            taught = nn.functional.cross_entropy(chosen, answers, reduction="none")
+            losses = losses.lerp(taught, self.config.teacher_share)
+        return (weights * losses).sum()
 
     def dev_figures(self) -> dict[str, Any]:
         """Strict F1 over all mentions and its mean over corpora and types, and each of these."""
