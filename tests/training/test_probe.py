@@ -113,6 +113,7 @@ def arguments(module: SimpleNamespace, settings: str, output: Path) -> Any:
 def test_the_table_gives_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     module = script("probe")
     probe = arguments(module, "two-by-two.json", tmp_path)
+    probe.settings["corpora"]["JNLPBA"] = 300
     (tmp_path / "results").mkdir()
     found: list[dict[str, Any]] = [
         {"kind": "pretrained", "system": "causal", "n_subwords": 2_500_000},
