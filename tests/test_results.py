@@ -141,6 +141,7 @@ def test_what_the_shipped_tagger_is_set_beside_on_dev_was_measured() -> None:
         "tagger-3/dev.text.once",
         "tagger-2/text.dev",
         "tagger-3/dev.tokens.named",
+        "tagger-3/dev.text.no-lexicon",
     ]
     beside = [read(file) for file in files]
     shipped = read("tagger-3.text.dev")
@@ -159,6 +160,15 @@ def test_what_the_shipped_tagger_is_set_beside_on_dev_was_measured() -> None:
     means = read("tagger-5/dev.mean-of-probabilities")["mean_f"]
     for name in ("second and seed 1", "second", "seed 1"):
         assert f"{means[name]:.2f}" in page
+
+
+def test_whose_name_a_text_is_asked_with_was_measured() -> None:
+    page = (DOCS / "results.md").read_text("utf8")
+    for type_name, found in read("tagger-3/dev.guidelines")["f"].items():
+        assert f"| {type_name} | {' | '.join(found)} |" in page
+        for corpus in found["none"]:
+            figures = " | ".join(f"{found[name][corpus]:.2f}" for name in found)
+            assert f"| {corpus} | {figures} |" in page
 
 
 def read_thresholds() -> dict[str, float]:
