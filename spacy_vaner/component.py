@@ -410,6 +410,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
             [answer.probabilities for answer in answers],
             [answer.units for answer in answers],
         )
+        threshold = self.threshold_in_use
         return [
             Prediction(
                 asked,
@@ -417,7 +418,7 @@ class VanerNER(TrainablePipe):  # type: ignore[misc]  # spaCy's class is Cython,
                     doc.text,
                     spans,
                     answer.units,
-                    threshold=self.threshold_in_use,
+                    threshold=threshold,
                     repeat_threshold=self.repeat_threshold,
                 ),
             )

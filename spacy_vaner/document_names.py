@@ -60,22 +60,25 @@ def share_probabilities(
     text: of the document. units: as for repeat_names.
     RETURNS: the spans in the same order, then the short forms that came to them.
     """
-    names = [(span.type, text[span.start : span.end]) for span in spans]
-    places = {(span.type, span.start, span.end) for span in spans}
-    taken = _places(spans)
-    borders = set(units[:, 0].tolist()), set(units[:, 1].tolist())
     shared = list(spans)
     long_forms: dict[tuple[str, str], tuple[str, str]] = {}
-    for span, name in zip(spans, names, strict=True):
-        bounds = _short_form_behind(text, span)
-        if bounds is None or not (bounds[0] in borders[0] and bounds[1] in borders[1]):
+    # Most documents define few short forms: what follows is looked up for these alone.
+    defined = [(span, bounds) for span in spans if (bounds := _short_form_behind(text, span))]
+    if defined:
+        bounds_of = {(span.type, span.start, span.end) for span in spans}
+        taken = _places(spans)
+        starts, ends = set(units[:, 0].tolist()), set(units[:, 1].tolist())
+    for span, (start, end) in defined:
+        if start not in starts or end not in ends:
             continue
-        short = ScoredSpan(span.type, *bounds, span.probability)
-        if (span.type, *bounds) not in places:
+        if (span.type, start, end) not in bounds_of:
+            short = ScoredSpan(span.type, start, end, span.probability)
             if not taken.isdisjoint(_places([short])):
                 continue
             shared.append(short)
-        long_forms.setdefault((span.type, text[slice(*bounds)]), name)
+        long_forms.setdefault(
+            (span.type, text[start:end]), (span.type, text[span.start : span.end])
+        )
     forms = [(span.type, text[span.start : span.end]) for span in shared]
     best: dict[tuple[str, str], float] = {}
     for span, form in zip(shared, forms, strict=True):
